@@ -1,0 +1,32 @@
+// What JavaScript sees of the addon; types/native.d.ts is its contract.
+
+#include <napi.h>
+
+#include "binding/descriptors.h"
+#include "binding/environment.h"
+#include "binding/init_program.h"
+#include "binding/plan_run.h"
+#include "binding/process.h"
+#include "child/plan.h"
+
+namespace cloister {
+
+static Napi::Value step_kinds(const Napi::CallbackInfo& info) {
+  Napi::Object kinds = Napi::Object::New(info.Env());
+  for (const StepShape& shape : kStepShapes) kinds.Set(shape.name, Napi::String::New(info.Env(), shape.signature));
+  return kinds;
+}
+
+static Napi::Object init(Napi::Env env, Napi::Object exports) {
+  new Environment(env);
+  exports.Set("Process", Process::define(env));
+  exports.Set("runPlan", Napi::Function::New(env, PlanRun::start, "runPlan"));
+  exports.Set("stepKinds", Napi::Function::New(env, step_kinds, "stepKinds"));
+  exports.Set("initProgram", Napi::Function::New(env, init_program, "initProgram"));
+  define_descriptors(env, exports);
+  return exports;
+}
+
+NODE_API_MODULE(cloister, init)
+
+}  // namespace cloister

@@ -1,0 +1,163 @@
+#include "descriptors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/nsfs.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "../sys/raw_syscall.h"
+
+namespace cloister {
+
+namespace {
+
+int int_at(const Napi::CallbackInfo& info, size_t i) { return info[i].As<Napi::Number>().Int32Value(); }
+
+Napi::Value number(const Napi::CallbackInfo& info, double value) { return Napi::Number::New(info.Env(), value); }
+
+Napi::Value result_of(const Napi::CallbackInfo& info, int result) { return number(info, result < 0 ? -errno : result); }
+
+Napi::Value pair_of(const Napi::CallbackInfo& info, int result, const int* fds) {
+  if (result < 0) return number(info, -errno);
+  Napi::Array pair = Napi::Array::New(info.Env(), 2);
+  pair[0u] = Napi::Number::New(info.Env(), fds[0]);
+  pair[1u] = Napi::Number::New(info.Env(), fds[1]);
+  return pair;
+}
+
+// pipe() → [read, write]
+Napi::Value pipe(const Napi::CallbackInfo& info) {
+  int fds[2];
+  return pair_of(info, pipe2(fds, O_CLOEXEC), fds);
+}
+
+// socketPair() → two connected unix stream sockets
+Napi::Value socket_pair(const Napi::CallbackInfo& info) {
+  int fds[2];
+  return pair_of(info, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), fds);
+}
+
+// duplicate(fd, atLeast)
+Napi::Value duplicate(const Napi::CallbackInfo& info) {
+  return result_of(info, fcntl(int_at(info, 0), F_DUPFD_CLOEXEC, int_at(info, 1)));
+}
+
+Napi::Value close(const Napi::CallbackInfo& info) { return result_of(info, ::close(int_at(info, 0))); }
+
+// setOwner(fd, uid, gid): fchown(2)
+Napi::Value set_owner(const Napi::CallbackInfo& info) {
+  return result_of(info, fchown(int_at(info, 0), info[1].As<Napi::Number>().Uint32Value(),
+                                info[2].As<Napi::Number>().Uint32Value()));
+}
+
+// openProcess(pid): pidfd_open(2)
+Napi::Value open_process(const Napi::CallbackInfo& info) {
+  return number(info, static_cast<double>(raw_syscall(SYS_pidfd_open, int_at(info, 0), 0)));
+}
+
+// signalProcess(pidfd, signal): pidfd_send_signal(2)
+Napi::Value signal_process(const Napi::CallbackInfo& info) {
+  return number(info, static_cast<double>(raw_syscall(SYS_pidfd_send_signal, int_at(info, 0), int_at(info, 1), 0, 0)));
+}
+
+// namespaceType(fd): the CLONE_NEW* flag; namespaceOwner(fd), namespaceParent(fd): a new descriptor. ioctl_ns(2)
+Napi::Value namespace_type(const Napi::CallbackInfo& info) { return result_of(info, ioctl(int_at(info, 0), NS_GET_NSTYPE)); }
+Napi::Value namespace_owner(const Napi::CallbackInfo& info) { return result_of(info, ioctl(int_at(info, 0), NS_GET_USERNS)); }
+Napi::Value namespace_parent(const Napi::CallbackInfo& info) { return result_of(info, ioctl(int_at(info, 0), NS_GET_PARENT)); }
+
+// lockRange(fd, start, length): true, or false if somebody else has it. An open file description lock, which ends with the
+// last descriptor of that description, so with the process at the latest (fcntl(2)).
+Napi::Value lock_range(const Napi::CallbackInfo& info) {
+  struct flock lock = {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = info[1].As<Napi::Number>().Int64Value();
+  lock.l_len = info[2].As<Napi::Number>().Int64Value();
+  return result_of(info, fcntl(int_at(info, 0), F_OFD_SETLK, &lock));
+}
+
+Napi::Value unlock_range(const Napi::CallbackInfo& info) {
+  struct flock lock = {};
+  lock.l_type = F_UNLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = info[1].As<Napi::Number>().Int64Value();
+  lock.l_len = info[2].As<Napi::Number>().Int64Value();
+  return result_of(info, fcntl(int_at(info, 0), F_OFD_SETLK, &lock));
+}
+
+// setWindowSize(fd, columns, rows): ioctl_tty(2), TIOCSWINSZ
+Napi::Value set_window_size(const Napi::CallbackInfo& info) {
+  struct winsize size = {};
+  size.ws_col = static_cast<unsigned short>(int_at(info, 1));
+  size.ws_row = static_cast<unsigned short>(int_at(info, 2));
+  return result_of(info, ioctl(int_at(info, 0), TIOCSWINSZ, &size));
+}
+
+// receiveDescriptor(socket): what a send_fd step has sent. -EAGAIN if nothing is there, -EPIPE at the end.
+Napi::Value receive_descriptor(const Napi::CallbackInfo& info) {
+  char byte;
+  struct iovec data = {&byte, 1};
+  alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  struct msghdr message = {};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  const ssize_t size = recvmsg(int_at(info, 0), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  if (size < 0) return number(info, -errno);
+  const struct cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (size == 0 || header == nullptr) return number(info, -EPIPE);
+  int fd;
+  memcpy(&fd, CMSG_DATA(header), sizeof(fd));
+  return number(info, fd);
+}
+
+// ignoredSignals(): those that this process ignores, which exec would hand on. A bit per signal, as SigIgn of proc(5).
+Napi::Value ignored_signals(const Napi::CallbackInfo& info) {
+  uint64_t mask = 0;
+  for (int signal = 1; signal < NSIG; signal++) {
+    struct sigaction action;
+    if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) mask |= 1ull << (signal - 1);
+  }
+  return Napi::BigInt::New(info.Env(), mask);
+}
+
+// hasChanged(fd): proc_pid_mountinfo(5), poll
+Napi::Value has_changed(const Napi::CallbackInfo& info) {
+  struct pollfd watch = {int_at(info, 0), POLLPRI, 0};
+  return Napi::Boolean::New(info.Env(), poll(&watch, 1, 0) > 0);
+}
+
+}  // namespace
+
+void define_descriptors(Napi::Env env, Napi::Object exports) {
+  const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
+    exports.Set(name, Napi::Function::New(env, function, name));
+  };
+  add("pipe", pipe);
+  add("socketPair", socket_pair);
+  add("duplicate", duplicate);
+  add("close", close);
+  add("setOwner", set_owner);
+  add("openProcess", open_process);
+  add("signalProcess", signal_process);
+  add("namespaceType", namespace_type);
+  add("namespaceOwner", namespace_owner);
+  add("namespaceParent", namespace_parent);
+  add("lockRange", lock_range);
+  add("unlockRange", unlock_range);
+  add("setWindowSize", set_window_size);
+  add("receiveDescriptor", receive_descriptor);
+  add("ignoredSignals", ignored_signals);
+  add("hasChanged", has_changed);
+}
+
+}  // namespace cloister

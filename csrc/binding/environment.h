@@ -1,0 +1,55 @@
+#pragma once
+
+#include <napi.h>
+#include <uv.h>
+
+#include <mutex>
+#include <set>
+#include <vector>
+
+#include "../core/spawner.h"
+
+namespace cloister {
+
+class Process;
+class PlanRun;
+
+// All that one JavaScript environment (the main thread, a worker) owns. Its end kills and reaps what it started.
+class Environment {
+ public:
+  explicit Environment(napi_env env);
+  static Environment& of(napi_env env);
+
+  uv_loop_t* loop() const { return loop_; }
+  Spawner& spawner() { return spawner_; }
+  bool closing() const { return closing_; }
+
+  void add(Process* process) { processes_.insert(process); }
+  void remove(Process* process) { processes_.erase(process); }
+
+  // A handle of this environment's loop was opened, or has been closed.
+  void opened() { handles_++; }
+  void closed();
+
+  // From the spawner's thread.
+  void finished(PlanRun* run);
+  int begin(PlanRun* run);  // 0, or a negative errno
+
+ private:
+  static void teardown(napi_async_cleanup_hook_handle handle, void* self);
+  void drain();
+
+  napi_env env_;
+  uv_loop_t* loop_ = nullptr;
+  uv_async_t* async_ = nullptr;
+  napi_async_cleanup_hook_handle hook_ = nullptr;
+  Spawner spawner_;
+  std::set<Process*> processes_;
+  std::mutex mutex_;  // guards finished_
+  std::vector<PlanRun*> finished_;
+  int running_ = 0;
+  int handles_ = 0;
+  bool closing_ = false;
+};
+
+}  // namespace cloister

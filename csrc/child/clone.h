@@ -1,0 +1,46 @@
+#pragma once
+
+#include <linux/sched.h>
+
+#include "../sys/raw_syscall.h"
+
+namespace cloister {
+
+// clone3(2) with a stack of the child's own and a function to run on it: libc has no wrapper, and returning into the
+// caller's frame on another stack cannot be written in C++.
+inline long clone3_call(const struct clone_args* args, void (*entry)(void*), void* argument) {
+  long result;
+#if defined(__x86_64__)
+  __asm__ volatile(
+      "syscall\n"
+      "test %%rax, %%rax\n"
+      "jnz 1f\n"
+      "xor %%ebp, %%ebp\n"
+      "mov %[argument], %%rdi\n"
+      "call *%[entry]\n"
+      "ud2\n"
+      "1:\n"
+      : "=a"(result)
+      : "0"((long)SYS_clone3), "D"(args), "S"(sizeof(*args)), [entry] "r"(entry), [argument] "r"(argument)
+      : "rcx", "r11", "memory");
+#elif defined(__aarch64__)
+  register long x8 __asm__("x8") = SYS_clone3;
+  register long x0 __asm__("x0") = (long)args;
+  register long x1 __asm__("x1") = sizeof(*args);
+  __asm__ volatile(
+      "svc #0\n"
+      "cbnz x0, 1f\n"
+      "mov x29, xzr\n"
+      "mov x0, %[argument]\n"
+      "blr %[entry]\n"
+      "brk #1\n"
+      "1:\n"
+      : "+r"(x0)
+      : "r"(x8), "r"(x1), [entry] "r"(entry), [argument] "r"(argument)
+      : "memory", "x30");
+  result = x0;
+#endif
+  return result;
+}
+
+}  // namespace cloister

@@ -1,0 +1,165 @@
+import { readFileSync } from 'node:fs';
+import { EACCES, EINVAL, ENOENT, EPERM, EROFS } from '../plan/constants.js';
+import * as k from '../plan/constants.js';
+import { parseMountInfo } from './mountinfo.js';
+
+// Why this host refused a step, found out after it did. Each finding names what was read; nothing is guessed from a message.
+
+export interface Refusal {
+  readonly step: string;
+  readonly syscall: string;
+  /** Positive. */
+  readonly errno: number;
+  readonly path: string | undefined;
+  readonly cloneFlags: number;
+}
+
+export interface Advice {
+  /** What the errno means here, where the kernel's text misleads. */
+  readonly what?: string;
+  readonly hint?: string;
+  readonly evidence?: readonly string[];
+}
+
+/** Reads a file of the host; undefined if it cannot be. Tests give their own. */
+export type Look = (path: string) => string | undefined;
+
+export const look: Look = (path) => {
+  try {
+    return readFileSync(path, 'utf8').trim();
+  } catch {
+    return undefined;
+  }
+};
+
+export function adviceFor(refusal: Refusal, at: Look = look): Advice | undefined {
+  for (const rule of rules) {
+    const advice = rule(refusal, at);
+    if (advice) return advice;
+  }
+  return undefined;
+}
+
+type Rule = (refusal: Refusal, at: Look) => Advice | undefined;
+
+const sysctl = (at: Look, name: string): string | undefined => at(`/proc/sys/${name.replaceAll('.', '/')}`);
+
+/** Debian's and Ubuntu's older switch. */
+const userNamespacesOff: Rule = ({ syscall, errno }, at) => {
+  if (syscall !== 'clone3' || errno !== EPERM || sysctl(at, 'kernel.unprivileged_userns_clone') !== '0') return undefined;
+  return {
+    what: 'user namespaces are switched off for ordinary users',
+    hint: 'sysctl -w kernel.unprivileged_userns_clone=1 (as root) switches them on, or run as root.',
+    evidence: ['/proc/sys/kernel/unprivileged_userns_clone is 0'],
+  };
+};
+
+/** ENOSPC of clone is no disk that is full: a namespace limit has been reached (inc_ucount in kernel/ucount.c). */
+const namespaceLimit: Rule = ({ syscall, errno, cloneFlags }, at) => {
+  if (syscall !== 'clone3' || (errno !== 28 && errno !== 87)) return undefined;
+  const kinds: [flag: number, name: string][] = [
+    [k.CLONE_NEWUSER, 'user'], [k.CLONE_NEWNS, 'mnt'], [k.CLONE_NEWPID, 'pid'], [k.CLONE_NEWNET, 'net'], [k.CLONE_NEWIPC, 'ipc'],
+    [k.CLONE_NEWUTS, 'uts'], [k.CLONE_NEWCGROUP, 'cgroup'], [k.CLONE_NEWTIME, 'time'],
+  ];
+  const limits = kinds.filter(([flag]) => cloneFlags & flag).map(([, name]) => [name, sysctl(at, `user.max_${name}_namespaces`)] as const);
+  const zero = limits.filter(([, limit]) => limit === '0').map(([name]) => `user.max_${name}_namespaces`);
+  if (zero.length > 0) {
+    return {
+      what: `${zero.join(', ')} ${zero.length > 1 ? 'are' : 'is'} 0`,
+      hint: `sysctl -w ${zero.map((name) => `${name}=10000`).join(' ')} (as root) allows them.`,
+      evidence: zero.map((name) => `/proc/sys/${name.replaceAll('.', '/')} is 0`),
+    };
+  }
+  return {
+    what: 'a limit of namespaces has been reached, here or in a user namespace above (or user namespaces are nested 32 deep)',
+    hint: `End some sandboxes, or raise ${limits.map(([name]) => `user.max_${name}_namespaces`).join(', ')}.`,
+    evidence: limits.filter(([, limit]) => limit !== undefined).map(([name, limit]) => `/proc/sys/user/max_${name}_namespaces is ${limit}`),
+  };
+};
+
+/** Ubuntu 23.10 and later: the namespace is made, but whoever is in it has no capability, so the next step fails. */
+const appArmor: Rule = ({ syscall, errno }, at) => {
+  if (errno !== EPERM && errno !== EACCES) return undefined;
+  if (!['clone3', 'write', 'mount_setattr', 'openat'].includes(syscall)) return undefined;
+  if (sysctl(at, 'kernel.apparmor_restrict_unprivileged_userns') !== '1') return undefined;
+  const profile = at('/proc/self/attr/apparmor/current') ?? at('/proc/self/attr/current') ?? 'unknown';
+  return {
+    what: "AppArmor takes the capabilities of an ordinary user's user namespaces away",
+    hint:
+      'Give this Node binary an AppArmor profile with `userns,` (docs/errors.md has one), or, for all programs, ' +
+      'sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (as root).',
+    evidence: ['/proc/sys/kernel/apparmor_restrict_unprivileged_userns is 1', `this process has the profile ${profile}`],
+  };
+};
+
+/** Docker's default profile answers clone3 with ENOSYS and namespace flags with EPERM. */
+const outerFilter: Rule = ({ syscall, errno }, at) => {
+  const mode = /^Seccomp:\s*(\d)/m.exec(at('/proc/self/status') ?? '')?.[1];
+  if (mode !== '2' || (errno !== EPERM && errno !== 38)) return undefined;
+  const container = at('/.dockerenv') !== undefined ? ' (a Docker container)' : at('/run/.containerenv') !== undefined ? ' (a Podman container)' : '';
+  return {
+    what: `a system call filter around this process${container} refuses ${syscall}`,
+    hint:
+      'Run the container with a seccomp profile that allows clone3, unshare, setns and the mount calls ' +
+      '(docker run --security-opt seccomp=unconfined, and systempaths=unconfined for /proc).',
+    evidence: ['/proc/self/status has Seccomp: 2, a filter that was there before'],
+  };
+};
+
+/** create_user_ns in kernel/user_namespace.c: EPERM in a chroot, and for an id that has no name in the present namespace. */
+const chrooted: Rule = ({ syscall, errno }, at) => {
+  if (syscall !== 'clone3' || errno !== EPERM) return undefined;
+  const mounts = parseMountInfo(at('/proc/self/mountinfo') ?? '');
+  if (mounts.length > 0 && !mounts.some(({ path }) => path === '/')) {
+    return {
+      what: 'this process lives in a chroot, where the kernel makes no user namespace',
+      hint: 'Enter the directory by pivot_root instead of chroot, or run outside of it.',
+      evidence: ['/proc/self/mountinfo has no mount at /'],
+    };
+  }
+  return undefined;
+};
+
+/** mount_too_revealing in fs/namespace.c. */
+const coveredKernelFiles: Rule = ({ syscall, errno, step }, at) => {
+  const which = step === 'mount /proc' ? '/proc' : step === 'mount /sys' ? '/sys' : undefined;
+  if (syscall !== 'fsmount' || errno !== EPERM || !which) return undefined;
+  const mounts = parseMountInfo(at('/proc/self/mountinfo') ?? '');
+  const below = mounts.filter(({ path, type }) => path.startsWith(`${which}/`) && !(which === '/sys' && /^(cgroup2?|tmpfs|debugfs|tracefs|securityfs|pstore|bpf|configfs|fusectl|efivarfs)$/.test(type)) && !['binfmt_misc', 'autofs'].includes(type));
+  const readonly = mounts.some(({ path, options }) => path === which && options.includes('ro'));
+  return {
+    what: `a new ${which} would show what is covered in the present one`,
+    hint:
+      below.length > 0
+        ? `Something is mounted over parts of ${which}, as container engines do: run this container with unmasked paths (docker run --security-opt systempaths=unconfined; podman --security-opt unmask=ALL).`
+        : `${which} must be mounted, and writable, where the user namespace is made${readonly ? ': here it is read-only' : ''}.`,
+    evidence: below.length > 0 ? below.map(({ path }) => `${path} is mounted over`) : [`/proc/self/mountinfo has ${mounts.filter(({ path }) => path === which).length} mounts at ${which}`],
+  };
+};
+
+const readonlyTarget: Rule = ({ syscall, errno, path }) =>
+  errno === EROFS && (syscall === 'mkdirat' || syscall === 'openat')
+    ? { what: `${path} does not exist in the root, which is read-only`, hint: 'Make it in the layers, or let the root be writable.' }
+    : undefined;
+
+const noSuchSource: Rule = ({ syscall, errno, step, path }) =>
+  errno === ENOENT && (syscall === 'open_tree' || syscall === 'openat') && /^(bind|use a layer|use the writable layer|use a directory as root)/.test(step)
+    ? { what: `${path} does not exist on this host` }
+    : undefined;
+
+const symlinkTrap: Rule = ({ syscall, errno, path }) =>
+  syscall === 'openat2' && errno === 40
+    ? { what: `${path} is a symlink in this root, or leads through one`, hint: 'A root whose /proc, /sys or /dev are symlinks is refused: what is mounted there must be found there.' }
+    : undefined;
+
+const badOverlay: Rule = ({ syscall, errno, step }) =>
+  syscall === 'fsconfig' && errno === EINVAL && step.includes('overlay')
+    ? {
+        what: 'the kernel refuses these layers',
+        hint: 'A layer must be a directory on a file system that can be one (not an overlay on an overlay on an overlay), and no layer may be part of another. `dmesg` has the reason.',
+      }
+    : undefined;
+
+const rules: readonly Rule[] = [
+  userNamespacesOff, namespaceLimit, appArmor, coveredKernelFiles, outerFilter, chrooted, readonlyTarget, noSuchSource, symlinkTrap, badOverlay,
+];

@@ -1,0 +1,285 @@
+import { type Arguments, cwd, type Section, type Slot, type Step, type StepKind, stepKinds } from './steps.js';
+
+export interface IdMapTexts {
+  readonly uid: string | readonly string[];
+  readonly gid: string | readonly string[];
+}
+
+export interface StepOptions {
+  readonly out?: Slot | undefined;
+  /** errnos (positive) that are no failure. */
+  readonly tolerate?: readonly number[];
+}
+
+const headerBytes = 96;
+const stepBytes = 64;
+const magic = 0x4c504c43;
+/** csrc/child/plan.h, kMaxSlots. */
+export const maxSlots = 64;
+const kindNumber = Object.fromEntries(Object.keys(stepKinds).map((kind, index) => [kind, index])) as Record<StepKind, number>;
+
+/**
+ * Collects steps, in three sections that run one after the other: the parent's, before the clone; the joiner's, which
+ * shares the parent's descriptors and enters other namespaces; the child's. `encode()` makes the buffer that
+ * csrc/child/plan.h describes.
+ */
+export class PlanBuilder {
+  readonly steps: Record<Section, Step[]> = { parent: [], join: [], child: [] };
+  readonly #slots: Slot[] = [];
+  readonly #given: number[] = [];
+  readonly #kept = new Set<number>();
+  #section: Section = 'child';
+  #label = '';
+  #path: string | undefined;
+
+  /** Flags of the child's clone3; 0: no child, the plan ends with the joiner. */
+  cloneFlags = 0;
+  /** Flags of the joiner's clone3; -1: there is no joiner. */
+  joinFlags = -1;
+  /** Written by the parent while the child (or the joiner, if it has the new user namespace) waits at await_ids. */
+  idMap: IdMapTexts | undefined;
+  oomScoreAdj: number | undefined;
+  /** The joiner gets a copy of our memory, where the kernel refuses whoever shares one (setns of a time namespace). */
+  ownMemory = false;
+
+  /** Following steps go to this section. */
+  in(section: Section): this {
+    this.#section = section;
+    return this;
+  }
+
+  get section(): Section {
+    return this.#section;
+  }
+
+  /** Following steps are told as this. */
+  label(label: string, path?: string): this {
+    this.#label = label;
+    this.#path = path;
+    return this;
+  }
+
+  /** A slot that a step will fill, or that holds the descriptor `given` from the start (the plan takes it over). */
+  slot(name: string, given = -1): Slot {
+    const slot = { slot: this.#slots.length, name };
+    if (slot.slot >= maxSlots) throw new RangeError(`a plan has at most ${maxSlots} descriptors`);
+    this.#slots.push(slot);
+    this.#given.push(given);
+    return slot;
+  }
+
+  /** The parent is handed what this slot holds. */
+  keep(slot: Slot): void {
+    this.#kept.add(slot.slot);
+  }
+
+  add<K extends StepKind>(kind: K, args: Arguments<(typeof stepKinds)[K]>, options: StepOptions = {}): Step {
+    const step: Step = {
+      kind,
+      args: args as Step['args'],
+      label: this.#label,
+      path: this.#path,
+      out: options.out,
+      tolerate: options.tolerate ?? [],
+      skipIfDone: 0,
+      skipIfTolerated: 0,
+    };
+    this.steps[this.#section].push(step);
+    return step;
+  }
+
+  /** The same, with a new slot for the result. */
+  open<K extends StepKind>(name: string, kind: K, args: Arguments<(typeof stepKinds)[K]>, options: StepOptions = {}): Slot {
+    const out = this.slot(name);
+    this.add(kind, args, { ...options, out });
+    return out;
+  }
+
+  /** The steps that `body` adds are passed over if `step` succeeds (or fails in a tolerated way). */
+  unless(step: Step, when: 'done' | 'tolerated', body: () => void): void {
+    const section = this.steps[this.#section];
+    const before = section.length;
+    body();
+    step[when === 'done' ? 'skipIfDone' : 'skipIfTolerated'] = section.length - before;
+  }
+
+  get all(): readonly Step[] {
+    return [...this.steps.parent, ...this.steps.join, ...this.steps.child];
+  }
+
+  /** The initial slots; their descriptors are the plan's from now on. */
+  slots(): Int32Array {
+    return Int32Array.from(this.#given);
+  }
+
+  encode(): Uint8Array {
+    const steps = this.all;
+    const data = new DataArea(headerBytes + steps.length * stepBytes);
+    // Vectors lie before the strings, so their size must be known first.
+    for (const step of steps) {
+      for (const arg of step.args) if (Array.isArray(arg)) data.reserveVector(arg);
+    }
+    const helpers = this.idMap !== undefined && typeof this.idMap.uid !== 'string';
+    if (helpers) {
+      data.reserveVector(this.idMap?.uid as readonly string[]);
+      data.reserveVector(this.idMap?.gid as readonly string[]);
+    }
+    data.endVectors();
+
+    const words = new Int32Array((steps.length * stepBytes) / 4);
+    for (const [index, step] of steps.entries()) encodeStep(step, index, words, data);
+    const mapOffset = (map: string | readonly string[] | undefined): number =>
+      map === undefined ? -1 : typeof map === 'string' ? data.string(map) : data.vector(map);
+    const uidMap = mapOffset(this.idMap?.uid);
+    const gidMap = mapOffset(this.idMap?.gid);
+    const oom = this.oomScoreAdj === undefined ? -1 : data.string(String(this.oomScoreAdj));
+
+    const plan = data.finish();
+    plan.set(new Uint8Array(words.buffer), headerBytes);
+    const view = new DataView(plan.buffer, plan.byteOffset);
+    const parentEnd = this.steps.parent.length;
+    let at = 0;
+    const u32 = (value: number): void => {
+      view.setUint32(at, value, true);
+      at += 4;
+    };
+    const i64 = (value: number): void => {
+      view.setInt32(at, value | 0, true);
+      view.setInt32(at + 4, Math.floor(value / 2 ** 32), true);
+      at += 8;
+    };
+    u32(magic);
+    u32(plan.byteLength);
+    u32(steps.length);
+    u32(parentEnd);
+    u32(parentEnd + this.steps.join.length);
+    u32(this.#slots.length);
+    u32(data.vectorsEnd);
+    u32(this.joinFlags < 0 ? 0 : 1);
+    i64(this.cloneFlags);
+    i64(Math.max(this.joinFlags, 0));
+    i64([...this.#kept].reduce((mask, slot) => mask + 2 ** slot, 0));
+    i64(uidMap);
+    i64(gidMap);
+    i64(oom);
+    u32(helpers ? 1 : 0);
+    u32(this.ownMemory ? 1 : 0);
+    return plan;
+  }
+}
+
+function encodeStep(step: Step, index: number, words: Int32Array, data: DataArea): void {
+  const base = (index * stepBytes) / 4;
+  const flags = (step.skipIfDone > 0 ? 1 : 0) | (step.skipIfTolerated > 0 ? 2 : 0);
+  const out = step.out === undefined ? -1 : step.out.slot;
+  words[base] = kindNumber[step.kind] | (flags << 16);
+  words[base + 1] = (out & 0xffff) | (Math.max(step.skipIfDone, step.skipIfTolerated) << 16);
+  const [t0 = 0, t1 = 0, t2 = 0, t3 = 0] = step.tolerate;
+  words[base + 2] = t0 | (t1 << 16);
+  words[base + 3] = t2 | (t3 << 16);
+  const signature = stepKinds[step.kind];
+  for (let letter = 0, next = 0; letter < signature.length; letter++) {
+    // The interpreter takes the length from the bytes before it.
+    if (signature[letter] === 'n') continue;
+    const arg = step.args[next++];
+    let low: number;
+    let high: number;
+    if (typeof arg === 'number') {
+      low = arg | 0;
+      high = Math.floor(arg / 2 ** 32);
+      if (arg > 0x7fffffff) low = arg % 2 ** 32 | 0;
+    } else if (arg === null || arg === undefined) {
+      low = high = -1;
+    } else if (typeof arg === 'string') {
+      low = data.string(arg);
+      high = 0;
+    } else if (arg instanceof Uint8Array) {
+      low = data.bytes(arg);
+      high = arg.byteLength;
+    } else if (Array.isArray(arg)) {
+      low = data.vector(arg);
+      high = 0;
+    } else {
+      low = (arg as Slot).slot;
+      high = low < 0 ? -1 : 0;
+    }
+    words[base + 4 + letter * 2] = low;
+    words[base + 5 + letter * 2] = high;
+  }
+}
+
+/** Vectors, then strings and bytes; equal strings are stored once. */
+class DataArea {
+  #buffer = Buffer.alloc(8192);
+  #end: number;
+  #vectorsAt: number;
+  vectorsEnd = 0;
+  readonly #strings = new Map<string, number>();
+  readonly #vectors = new Map<readonly string[], number>();
+
+  constructor(start: number) {
+    this.#vectorsAt = this.#end = start;
+  }
+
+  reserveVector(words: readonly string[]): void {
+    if (this.#vectors.has(words)) return;
+    this.#vectors.set(words, this.#vectorsAt);
+    this.#vectorsAt += (words.length + 1) * 8;
+  }
+
+  endVectors(): void {
+    this.#end = this.vectorsEnd = this.#vectorsAt;
+    this.#room(0);
+    for (const [words, offset] of this.#vectors) {
+      let at = offset;
+      for (const word of words) {
+        const value = this.string(word);
+        this.#buffer.writeInt32LE(value, at);
+        this.#buffer.writeInt32LE(0, at + 4);
+        at += 8;
+      }
+      this.#buffer.fill(0xff, at, at + 8);
+    }
+  }
+
+  vector(words: readonly string[]): number {
+    return this.#vectors.get(words) as number;
+  }
+
+  string(text: string): number {
+    const known = this.#strings.get(text);
+    if (known !== undefined) return known;
+    const offset = this.#end;
+    this.#room(text.length * 3 + 1);
+    this.#end += this.#buffer.write(text, offset, 'utf8');
+    this.#buffer[this.#end++] = 0;
+    this.#strings.set(text, offset);
+    return offset;
+  }
+
+  bytes(bytes: Uint8Array): number {
+    // Structures are read by the kernel as such: aligned like theirs.
+    const offset = (this.#end + 7) & ~7;
+    this.#room(bytes.byteLength + 8);
+    this.#buffer.fill(0, this.#end, offset);
+    this.#buffer.set(bytes, offset);
+    this.#end = offset + bytes.byteLength;
+    return offset;
+  }
+
+  finish(): Uint8Array {
+    // Ends with a 0, so that every string does (check_plan).
+    this.#room(1);
+    this.#buffer[this.#end++] = 0;
+    return this.#buffer.subarray(0, this.#end);
+  }
+
+  #room(bytes: number): void {
+    if (this.#end + bytes <= this.#buffer.length) return;
+    const bigger = Buffer.alloc(Math.max(this.#buffer.length * 2, this.#end + bytes + 4096));
+    this.#buffer.copy(bigger);
+    this.#buffer = bigger;
+  }
+}
+
+export { cwd };

@@ -1,0 +1,64 @@
+import { execveAdvice } from '../host/exec-advice.js';
+import { adviceFor, type Advice } from '../host/hints.js';
+import { errnoText, IsolationError } from '../errors.js';
+import type { NativeFailure } from '../../types/native.js';
+import type { PlanBuilder } from './builder.js';
+import type { Step, StepKind } from './steps.js';
+
+/** The order of `Phase` in csrc/child/plan.h. */
+const phases = ['step', 'clone_joiner', 'clone_child', 'setgroups', 'uid_map', 'gid_map', 'oom_score_adj', 'newuidmap', 'newgidmap'] as const;
+
+const specialSyscalls: Partial<Record<StepKind, string>> = {
+  await_ids: 'futex', expect_alive: 'ppoll', drop_bounding: 'prctl', send_fd: 'sendmsg', exec: 'execve', fsconfig_fd: 'fsconfig', ioctl_number: 'ioctl',
+};
+
+export const syscallOf = (kind: StepKind): string => specialSyscalls[kind] ?? kind;
+
+const mountCalls = new Set<StepKind>(['fsopen', 'fsconfig', 'fsconfig_fd', 'fsmount', 'open_tree', 'move_mount', 'mount_setattr', 'pivot_root', 'umount2']);
+
+/** A failed launch, in words: what was being done, which call was refused, why on this host, what to do. */
+export function explainFailure(plan: PlanBuilder, failure: NativeFailure): IsolationError {
+  const phase = phases[failure.phase] ?? 'step';
+  if (phase !== 'step') return explainPhase(plan, failure, phase);
+  const step = plan.all[failure.step] as Step;
+  if (step.kind === 'exec') {
+    const paths = step.args[0] as readonly string[];
+    return execveAdvice(paths, failure.candidate, failure.errno, failure.head, failure.step);
+  }
+  return refused(mountCalls.has(step.kind) ? 'ERR_CLOISTER_MOUNT' : 'ERR_CLOISTER_STEP', failure, {
+    step: step.label,
+    index: failure.step,
+    syscall: syscallOf(step.kind),
+    path: step.path,
+  });
+}
+
+function explainPhase(plan: PlanBuilder, failure: NativeFailure, phase: Exclude<(typeof phases)[number], 'step'>): IsolationError {
+  const index = plan.steps.parent.length + plan.steps.join.length;
+  if (phase === 'clone_child' || phase === 'clone_joiner') {
+    const flags = phase === 'clone_child' ? plan.cloneFlags : Math.max(plan.joinFlags, 0);
+    return refused('ERR_CLOISTER_NAMESPACE', failure, { step: 'make the namespaces', index, syscall: 'clone3', path: undefined }, flags);
+  }
+  if (phase === 'newuidmap' || phase === 'newgidmap') {
+    return refused('ERR_CLOISTER_ID_MAP', failure, { step: `map ids with ${phase}`, index, syscall: phase, path: `/etc/sub${phase === 'newuidmap' ? 'uid' : 'gid'}` });
+  }
+  const code = phase === 'oom_score_adj' ? 'ERR_CLOISTER_STEP' : 'ERR_CLOISTER_ID_MAP';
+  return refused(code, failure, { step: `write ${phase}`, index, syscall: 'write', path: `/proc/PID/${phase}` });
+}
+
+export interface Where {
+  readonly step: string;
+  readonly index: number;
+  readonly syscall: string;
+  readonly path: string | undefined;
+}
+
+function refused(code: `ERR_CLOISTER_${string}`, failure: NativeFailure, where: Where, cloneFlags = 0): IsolationError {
+  const advice: Advice | undefined = adviceFor({ ...where, errno: -failure.errno, cloneFlags });
+  return IsolationError.ofErrno(code, failure.errno, {
+    ...where,
+    what: advice?.what ?? errnoText(failure.errno),
+    hint: advice?.hint,
+    evidence: advice?.evidence,
+  });
+}

@@ -1,0 +1,156 @@
+import { IsolationError } from '../errors.js';
+import { caller } from '../host/caller.js';
+import { idsFor } from '../security/id-map.js';
+import { PlanBuilder } from '../plan/builder.js';
+import * as k from '../plan/constants.js';
+import { runPlan } from '../plan/run.js';
+import { cwd, type Slot } from '../plan/steps.js';
+import { cloneMount, newFilesystem } from './filesystem.js';
+import { hiddenIn, hideLayer } from './hide-layer.js';
+import { type HostLayout, type HostMount, hostLayout, hostTree, type TreeEntry } from './host-layout.js';
+import { discardKit, type Kit, makeKit } from './kit.js';
+import { overlay, type UpperSpace } from './overlay.js';
+import type { RootMount } from './root-mount.js';
+
+// The host's tree as a copy-on-write root. A privileged caller overlays each of the host's mounts, with ids mapped; an ordinary
+// user puts a root together from overlays of single directories.
+
+export interface HostRoot {
+  readonly layout: HostLayout;
+  /** Each mount of the layout that can be shown: with ids mapped, or only as it is. */
+  readonly shown: readonly (HostMount & { readonly index: number; readonly idmapped: boolean })[];
+  /** Not shown, and whose owners could not be mapped. */
+  readonly missing: readonly string[];
+  readonly kit: Kit | undefined;
+}
+
+const known = new Map<string, Promise<HostRoot>>();
+
+/** What can be shown of the host, found by trying each mount once; again when the host's mounts change. */
+export function hostRoot(hide: readonly string[] = []): Promise<HostRoot> {
+  const layout = hostLayout(hide);
+  const key = hide.join('\0');
+  const ready = known.get(key);
+  if (ready && latest.get(key) === layout) return ready;
+  const made = examine(layout);
+  known.set(key, made);
+  latest.set(key, layout);
+  // Spawns that have taken the old one have duplicates of its descriptors.
+  void ready?.then((old) => old.kit && discardKit(old.kit)).catch(() => {});
+  made.catch(() => known.delete(key));
+  return made;
+}
+const latest = new Map<string, HostLayout>();
+
+async function examine(layout: HostLayout): Promise<HostRoot> {
+  const who = caller();
+  const kit = who.privileged ? await makeKit(layout) : undefined;
+  const ids = await idsFor('auto', who, { uid: 0, gid: 0 });
+  try {
+    const shown: HostRoot['shown'][number][] = [];
+    const missing: string[] = [];
+    for (const [index, mount] of layout.mounts.entries()) {
+      if (mount.kind === 'file' || !who.privileged) {
+        shown.push({ ...mount, index, idmapped: false });
+      } else if (ids.userns !== undefined && (await works(mount, ids.userns))) {
+        shown.push({ ...mount, index, idmapped: true });
+      } else if (await works(mount, undefined)) {
+        shown.push({ ...mount, index, idmapped: false });
+        if (ids.userns !== undefined) missing.push(`${mount.path} (owners)`);
+      } else {
+        missing.push(mount.path);
+      }
+    }
+    if (!shown.some(({ path }) => path === '/')) {
+      throw new IsolationError('ERR_CLOISTER_ROOTFS', "the host's / cannot be overlaid", {
+        step: 'prepare the default root',
+        path: '/',
+        hint: 'Its file system may not be fit for a lower layer (an overlay on an overlay of an overlay, for one). Choose another rootfs.',
+      });
+    }
+    return { layout, shown, missing, kit };
+  } finally {
+    ids.release();
+  }
+}
+
+async function works(mount: HostMount, userns: number | undefined): Promise<boolean> {
+  const plan = new PlanBuilder().in('parent');
+  plan.label('try an overlay', mount.path);
+  const space = { base: newFilesystem(plan, 'tmpfs', {}, 0), owner: undefined, count: 0 };
+  overlay(plan, space, { lowers: [cloneMount(plan, cwd, mount.path, { userns })], userxattr: false, volatile: false });
+  try {
+    await runPlan(plan);
+    return true;
+  } catch (error) {
+    if (error instanceof IsolationError) return false;
+    throw error;
+  }
+}
+
+/** Steps of the parent: detached overlays of the host's mounts. `kit` holds a duplicate of the kit's descriptor. */
+export function privilegedHostRoot(plan: PlanBuilder, root: HostRoot, kit: Slot, space: UpperSpace, userns: number | undefined): RootMount[] {
+  const mounts: RootMount[] = [];
+  for (const { path, kind, index, idmapped } of root.shown) {
+    const idMap = idmapped ? userns : undefined;
+    plan.label(kind === 'file' ? 'show a file of the host' : 'overlay a mount of the host', path);
+    const lower = cloneMount(plan, cwd, path, { userns: idMap, attributes: kind === 'file' ? k.MOUNT_ATTR_RDONLY : 0 });
+    if (kind === 'file') {
+      mounts.push({ target: path, mount: lower });
+      continue;
+    }
+    const hides = hiddenIn(root.layout, path).length > 0;
+    const lowers = hides ? [cloneMount(plan, kit, `hide/${index}`, { userns }), lower] : [lower];
+    mounts.push({ target: path, mount: overlay(plan, space, { lowers, userxattr: false, volatile: false }) });
+    for (const used of lowers) plan.add('close', [used]);
+  }
+  return mounts;
+}
+
+/** How many directories an ordinary user's root overlays at the most; those beyond are named as missing. */
+const mostOverlays = 64;
+
+/** Steps of whoever is in the new user and mount namespaces: a root on tmpfs, with the host's directories overlaid one by one. */
+export function ordinaryHostRoot(plan: PlanBuilder, root: HostRoot, space: UpperSpace): { mounts: RootMount[]; missing: string[] } {
+  const { entries, missing } = hostTree(root.layout, mostOverlays);
+  const base = openDirectoryTree(plan, entries);
+  let hides = 0;
+  const slots = { copy: plan.slot('copy'), lower: plan.slot('lower'), hide: plan.slot('hiding layer') };
+  for (const entry of entries) {
+    if (entry.kind === 'overlay') {
+      plan.label('overlay a directory of the host', entry.path);
+      const lowers: Slot[] = [];
+      if (hiddenIn(root.layout, entry.path).length > 0) {
+        const name = `hide${hides++}`;
+        hideLayer(plan, space.base, name, entry.path, root.layout, true);
+        plan.add('openat', [space.base, name, k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, 0], { out: slots.hide });
+        lowers.push(slots.hide);
+      }
+      plan.label('overlay a directory of the host', entry.path);
+      plan.add('openat', [cwd, entry.path, k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, 0], { out: slots.lower });
+      lowers.push(slots.lower);
+      const mount = overlay(plan, space, { lowers, userxattr: true, volatile: false });
+      plan.add('move_mount', [mount, '', base, entry.path.slice(1), k.MOVE_MOUNT_F_EMPTY_PATH]);
+      for (const used of [...lowers, mount]) plan.add('close', [used]);
+    } else if (entry.kind === 'file') {
+      plan.label('show a file of the host', entry.path);
+      plan.add('open_tree', [cwd, entry.path, k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC], { out: slots.copy });
+      plan.add('move_mount', [slots.copy, '', base, entry.path.slice(1), k.MOVE_MOUNT_F_EMPTY_PATH]);
+      plan.add('close', [slots.copy]);
+    }
+  }
+  return { mounts: [{ target: '/', mount: base }], missing };
+}
+
+function openDirectoryTree(plan: PlanBuilder, entries: readonly TreeEntry[]): Slot {
+  plan.label('make the root', '/');
+  const base = newFilesystem(plan, 'tmpfs', { size: String(2 ** 20), mode: '0755' }, k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOSUID);
+  for (const entry of entries) {
+    const name = entry.path.slice(1);
+    if (entry.kind === 'symlink') plan.add('symlinkat', [entry.target, base, name]);
+    else if (entry.kind === 'file') plan.add('mknodat', [base, name, k.S_IFREG | 0o644, 0]);
+    else plan.add('mkdirat', [base, name, entry.kind === 'directory' ? entry.mode : 0o755]);
+  }
+  return base;
+}
+

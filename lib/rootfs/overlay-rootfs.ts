@@ -1,0 +1,307 @@
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { isAbsolute, join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { IsolationError, optionError } from '../errors.js';
+import { caller } from '../host/caller.js';
+import type { Layer, LayerStore } from '../later.js';
+import { unavailable } from '../unavailable.js';
+import { native } from '../native.js';
+import type { IdMap } from '../namespace/types.js';
+import { type IdMapTexts, PlanBuilder } from '../plan/builder.js';
+import * as k from '../plan/constants.js';
+import { runPlan } from '../plan/run.js';
+import { cwd, type Slot } from '../plan/steps.js';
+import { checkIdMap, helperWords, type Ids, idsFor, mapTexts, outside, sameMap } from '../security/id-map.js';
+import { writeOwnIdMap } from '../security/own-id-map.js';
+import * as check from '../spawn/validate.js';
+import { parseBytes } from '../units.js';
+import { cloneMount, openDirectory } from './filesystem.js';
+import { hostRoot, ordinaryHostRoot, privilegedHostRoot } from './host-root.js';
+import { type OverlayMount, overlay, overlayOf, tmpfsUpper, type UpperSpace } from './overlay.js';
+import { makePrivate, type RootMount } from './root-mount.js';
+import type { ApplyReport, Branch, Change, OverlayOptions } from './types.js';
+
+export const defaultUpperSize = 512 * 2 ** 20;
+
+interface Checked {
+  /** undefined: the host's tree. */
+  readonly layers: readonly string[] | undefined;
+  readonly hide: readonly string[];
+  readonly upper: string;
+  readonly size: number;
+  readonly volatile: boolean;
+  readonly idMap: 'auto' | 'self' | IdMap;
+}
+
+/** The mounts of a root that has been made: each is copied for each spawn, so all share one superblock and one upper. */
+interface Made {
+  readonly mounts: readonly { readonly target: string; readonly fd: number }[];
+  readonly ids: Ids;
+  /** Of an ordinary user: the namespaces that own the mounts. A spawn has to be in them. */
+  readonly owner: { readonly user: number; readonly mount: number } | undefined;
+  readonly missing: readonly string[];
+}
+
+/**
+ * A copy-on-write root: directories as read-only layers, and a writable layer above them. Many spawns can use one; they see
+ * each other's writes. Borrowed by a spawn, never disposed by it: `await using`, or call `[Symbol.asyncDispose]`.
+ *
+ * Needs CAP_SYS_ADMIN, or unprivileged user namespaces. overlayfs: Documentation/filesystems/overlayfs.rst.
+ */
+export class OverlayRootfs implements AsyncDisposable {
+  readonly driver: 'overlay' | 'aufs' | 'fuse-overlayfs' = 'overlay';
+  readonly #options: Checked;
+  readonly #disk: string | undefined;
+  #made: Promise<Made> | undefined;
+  #users = 0;
+  #disposed = false;
+  #released: (() => void) | undefined;
+  readonly #end: Promise<void>;
+
+  private constructor(options: Checked, disk: string | undefined) {
+    this.#options = options;
+    this.#disk = disk;
+    this.#end = new Promise((resolve) => {
+      this.#released = resolve;
+    });
+  }
+
+  /**
+   * Layers are directories, base first. `upper`: 'tmpfs' (default; `size` 512M), 'disk' (a directory of our own, deleted at the
+   * end; `size` is refused), or the path of a directory, which is kept and must be on the file system of its parent.
+   *
+   * Throws `TypeError` for wrong options, `IsolationError` ERR_CLOISTER_ROOTFS if the kernel refuses the layers.
+   */
+  static async create(options: OverlayOptions): Promise<OverlayRootfs> {
+    check.record(options, 'options');
+    check.onlyKeys(options, '', ['layers', 'upper', 'size', 'driver', 'volatile', 'idMap']);
+    const layers = check.list(options.layers, 'layers', check.absolutePath);
+    if (layers.length === 0) throw optionError('layers', 'at least one directory', layers);
+    return OverlayRootfs.#create(options, layers, []);
+  }
+
+  /**
+   * The host's `/` copy-on-write: homes, /run, /tmp and /var/tmp empty, the host's keys and password hashes not there, each
+   * mount of the host overlaid in turn. `hide` names more paths that are not to be seen.
+   */
+  static async host(options: Omit<OverlayOptions, 'layers'> & { hide?: readonly string[] } = {}): Promise<OverlayRootfs> {
+    check.record(options, 'options');
+    check.onlyKeys(options, '', ['upper', 'size', 'driver', 'volatile', 'idMap', 'hide']);
+    const hide = options.hide === undefined ? [] : check.list(options.hide, 'hide', check.absolutePath);
+    return OverlayRootfs.#create(options, undefined, hide);
+  }
+
+  static async #create(options: Omit<OverlayOptions, 'layers'>, layers: readonly string[] | undefined, hide: readonly string[]): Promise<OverlayRootfs> {
+    const driver = options.driver ?? 'auto';
+    if (driver !== 'auto' && driver !== 'overlay') throw optionError('driver', "'auto' or 'overlay' in this version", driver);
+    const upper = options.upper ?? 'tmpfs';
+    if (upper !== 'tmpfs' && upper !== 'disk' && !(typeof upper === 'string' && isAbsolute(upper))) {
+      throw optionError('upper', "'tmpfs', 'disk' or the absolute path of a directory", upper);
+    }
+    if (options.size !== undefined && upper !== 'tmpfs') {
+      throw optionError('size', "nothing unless upper is 'tmpfs': a directory's size needs a project quota, which this version cannot set", options.size);
+    }
+    const disk = upper === 'disk' ? makeDiskUpper() : undefined;
+    const root = new OverlayRootfs(
+      {
+        layers,
+        hide,
+        upper: disk ?? upper,
+        size: options.size === undefined ? defaultUpperSize : parseBytes(options.size, 'size'),
+        volatile: options.volatile === undefined ? upper === 'disk' : check.flag(options.volatile, 'volatile'),
+        idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
+      },
+      disk,
+    );
+    // With 'auto' the map is that of the first spawn: a map of one's own is only found out then.
+    try {
+      if (options.idMap !== undefined) await root.#make(root.#options.idMap, { uid: 0, gid: 0 });
+      else await root.#make('auto', { uid: 0, gid: 0 });
+    } catch (error) {
+      root.#cleanUp(undefined);
+      throw error;
+    }
+    return root;
+  }
+
+  #make(idMap: 'auto' | 'self' | IdMap, user: { uid: number; gid: number }): Promise<Made> {
+    this.#made ??= idsFor(idMap, caller(), user).then(async (ids) => {
+      try {
+        return await (caller().privileged ? this.#makePrivileged(ids) : this.#makeOrdinary(ids));
+      } catch (error) {
+        ids.release();
+        throw error;
+      }
+    });
+    return this.#made;
+  }
+
+  async #makePrivileged(ids: Ids): Promise<Made> {
+    const plan = new PlanBuilder().in('parent');
+    const owner = { uid: outside(ids.map.uids, 0) ?? 0, gid: outside(ids.map.gids, 0) ?? 0 };
+    const userns = ids.userns === undefined ? undefined : native().duplicate(ids.userns, 0);
+    if (userns !== undefined) plan.slot('user namespace', userns);
+    const { mounts, missing } = await this.#overlays(plan, owner, userns, false);
+    return this.#keep(plan, mounts, ids, missing);
+  }
+
+  async #makeOrdinary(ids: Ids): Promise<Made> {
+    const plan = new PlanBuilder().in('join');
+    plan.joinFlags = k.CLONE_NEWUSER | k.CLONE_NEWNS;
+    if (ids.writer === 'child') writeOwnIdMap(plan, ids.map, false);
+    else {
+      plan.idMap = idTexts(ids);
+      plan.label('wait for the id maps').add('await_ids', []);
+    }
+    plan.add('setresgid', [0, 0, 0]);
+    plan.add('setresuid', [0, 0, 0]);
+    // A slave: what the host unmounts must go here too, or it would stay busy for as long as this root lives.
+    makePrivate(plan, k.MS_SLAVE);
+    const { mounts, missing } = await this.#overlays(plan, undefined, undefined, true);
+    plan.label('keep the namespaces');
+    const open = (name: string): Slot => plan.open(name, 'openat', [cwd, `/proc/self/ns/${name}`, k.O_RDONLY | k.O_CLOEXEC, 0]);
+    const [user, mount] = [open('user'), open('mnt')];
+    return this.#keep(plan, mounts, ids, missing, { user, mount });
+  }
+
+  async #overlays(plan: PlanBuilder, owner: UpperSpace['owner'], userns: number | undefined, userxattr: boolean): Promise<{ mounts: RootMount[]; missing: readonly string[] }> {
+    const { layers, upper, size, volatile, hide } = this.#options;
+    const root = layers === undefined ? await hostRoot(hide) : undefined;
+    let space: UpperSpace;
+    if (upper === 'tmpfs') {
+      space = tmpfsUpper(plan, size, owner);
+    } else {
+      plan.label('use the writable layer', upper);
+      space = { base: openDirectory(plan, cwd, upper), owner, count: 0 };
+    }
+    if (root) {
+      if (userxattr) return ordinaryHostRoot(plan, root, space);
+      const kit = plan.slot('kit', native().duplicate((root.kit as { fd: number }).fd, 0));
+      return { mounts: privilegedHostRoot(plan, root, kit, space, userns), missing: root.missing };
+    }
+    const lowers = [...(layers ?? [])].reverse().map((path) => {
+      plan.label('use a layer', path);
+      return userns === undefined ? openDirectory(plan, cwd, path) : cloneMount(plan, cwd, path, { userns });
+    });
+    plan.label('mount the overlay', layers?.join(':'));
+    const request = { lowers, userxattr, volatile };
+    const mount = upper === 'tmpfs' || upper === this.#disk ? overlay(plan, space, request) : this.#inDirectory(plan, upper, request);
+    return { mounts: [{ target: '/', mount }], missing: [] };
+  }
+
+  /** An upper of the caller's: its own directory is the layer, the work directory is made beside it. */
+  #inDirectory(plan: PlanBuilder, upper: string, request: OverlayMount): Slot {
+    const work = join(upper, '..', `.${upper.split('/').at(-1)}.work`);
+    plan.label('use the writable layer', upper);
+    plan.add('mkdirat', [cwd, work, 0o700], { tolerate: [k.EEXIST] });
+    const upperSlot = openDirectory(plan, cwd, upper);
+    return overlayOf(plan, request, upperSlot, openDirectory(plan, cwd, work));
+  }
+
+  async #keep(plan: PlanBuilder, mounts: readonly RootMount[], ids: Ids, missing: readonly string[], owner?: { user: Slot; mount: Slot }): Promise<Made> {
+    for (const { mount } of mounts) plan.keep(mount);
+    if (owner) for (const slot of [owner.user, owner.mount]) plan.keep(slot);
+    const fdOf = await runPlan(plan);
+    return {
+      mounts: mounts.map(({ target, mount }) => ({ target, fd: fdOf(mount) })),
+      ids,
+      owner: owner && { user: fdOf(owner.user), mount: fdOf(owner.mount) },
+      missing,
+    };
+  }
+
+  /** @internal One more spawn uses it. Call `release` once. */
+  async use(idMap: 'auto' | 'self' | IdMap): Promise<RootUse> {
+    if (this.#disposed) throw new IsolationError('ERR_CLOISTER_DISPOSED', 'this OverlayRootfs has been disposed');
+    this.#users++;
+    try {
+      const made = await (this.#made as Promise<Made>);
+      if (idMap !== 'auto' && (idMap === 'self' ? made.ids.writer !== 'child' : !sameMap(idMap, made.ids.map))) {
+        throw optionError('idMap', "'auto' or the map that the OverlayRootfs was made with: its files are owned by those ids", idMap);
+      }
+      return { ...made, release: () => this.#leave() };
+    } catch (error) {
+      this.#leave();
+      throw error;
+    }
+  }
+
+  #leave(): void {
+    this.#users--;
+    if (this.#users === 0 && this.#disposed) void this.#finish();
+  }
+
+  async #finish(): Promise<void> {
+    const made = await this.#made?.catch(() => undefined);
+    this.#made = undefined;
+    this.#cleanUp(made);
+    this.#released?.();
+  }
+
+  #cleanUp(made: Made | undefined): void {
+    for (const { fd } of made?.mounts ?? []) native().close(fd);
+    if (made?.owner) for (const fd of [made.owner.user, made.owner.mount]) native().close(fd);
+    made?.ids.release();
+    if (this.#disk !== undefined) rmSync(this.#disk, { recursive: true, force: true });
+  }
+
+  mount(_target: string): Promise<AsyncDisposable> {
+    return unavailable('OverlayRootfs.mount');
+  }
+  // biome-ignore lint/correctness/useYield: it refuses
+  async *changes(): AsyncGenerator<Change, void, undefined> {
+    await unavailable('OverlayRootfs.changes');
+  }
+  diff(): Readable {
+    throw unavailable.error('OverlayRootfs.diff');
+  }
+  apply(_target: string, _options?: { filter?: (change: Change) => boolean | Promise<boolean>; dryRun?: boolean }): Promise<ApplyReport> {
+    return unavailable('OverlayRootfs.apply');
+  }
+  commit(_store: LayerStore): Promise<Layer> {
+    return unavailable('OverlayRootfs.commit');
+  }
+  fork(): Promise<OverlayRootfs> {
+    return unavailable('OverlayRootfs.fork');
+  }
+  reset(): Promise<void> {
+    return unavailable('OverlayRootfs.reset');
+  }
+  branches(): Promise<Branch[]> {
+    return unavailable('OverlayRootfs.branches');
+  }
+  addBranch(_directory: string, _options?: { writable?: boolean; index?: number }): Promise<void> {
+    return unavailable('OverlayRootfs.addBranch');
+  }
+  removeBranch(_directory: string): Promise<void> {
+    return unavailable('OverlayRootfs.removeBranch');
+  }
+
+  /** Takes the mounts away, and an upper of our own; while a spawn uses it, the last of them does. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#disposed) {
+      this.#disposed = true;
+      if (this.#users === 0) await this.#finish();
+    }
+    if (this.#users === 0) await this.#end;
+  }
+}
+
+/** What a spawn needs of a root that it borrows. Descriptors are the root's. */
+export interface RootUse extends Made {
+  release(): void;
+}
+
+export function idTexts(ids: Ids): IdMapTexts {
+  return ids.writer === 'helpers' ? helperWords(ids.map) : mapTexts(ids.map);
+}
+
+function makeDiskUpper(): string {
+  const privileged = caller().privileged;
+  const parent = privileged ? '/var/lib/cloister' : join(process.env['XDG_CACHE_HOME'] ?? tmpdir(), `cloister-${caller().uid}`);
+  const directory = join(parent, `upper-${process.pid}-${randomBytes(6).toString('hex')}`);
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  return directory;
+}

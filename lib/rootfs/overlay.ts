@@ -1,0 +1,60 @@
+import type { PlanBuilder } from '../plan/builder.js';
+import * as k from '../plan/constants.js';
+import type { Slot } from '../plan/steps.js';
+import { createFilesystem, newFilesystem, openDirectory } from './filesystem.js';
+
+// OverlayFS, Documentation/filesystems/overlayfs.rst.
+
+/** Where upper and work directories of one root are made: pairs of directories on one new tmpfs, or in a directory. */
+export interface UpperSpace {
+  readonly base: Slot;
+  /** Whose the upper directories are; undefined: who makes them. */
+  readonly owner: { readonly uid: number; readonly gid: number } | undefined;
+  count: number;
+}
+
+export function tmpfsUpper(plan: PlanBuilder, size: number, owner: UpperSpace['owner']): UpperSpace {
+  plan.label('make the writable layer', 'tmpfs');
+  const base = newFilesystem(plan, 'tmpfs', { size: String(size), mode: '0755' }, k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOSUID);
+  return { base, owner, count: 0 };
+}
+
+export interface OverlayMount {
+  /** Descriptors of directories, uppermost first. */
+  readonly lowers: readonly Slot[];
+  /** The caller's superblock is its user namespace's: trusted xattrs are out of reach, so the user.* ones are used. */
+  readonly userxattr: boolean;
+  /** Nothing of it outlives a crash: the fsync at unmount is saved. */
+  readonly volatile: boolean;
+}
+
+/** A detached overlay. Its upper and work directories are the next pair of the space. */
+export function overlay(plan: PlanBuilder, space: UpperSpace, request: OverlayMount): Slot {
+  const [upperName, workName] = [`upper${space.count}`, `work${space.count}`];
+  space.count++;
+  plan.add('mkdirat', [space.base, upperName, 0o755], { tolerate: [k.EEXIST] });
+  plan.add('mkdirat', [space.base, workName, 0o755], { tolerate: [k.EEXIST] });
+  if (space.owner) plan.add('fchownat', [space.base, upperName, space.owner.uid, space.owner.gid, 0]);
+  const upper = openDirectory(plan, space.base, upperName);
+  const work = openDirectory(plan, space.base, workName);
+  const mount = overlayOf(plan, request, upper, work);
+  plan.add('close', [upper]);
+  plan.add('close', [work]);
+  return mount;
+}
+
+export function overlayOf(plan: PlanBuilder, { lowers, userxattr, volatile }: OverlayMount, upper: Slot | undefined, work: Slot | undefined): Slot {
+  const context = plan.open('overlay context', 'fsopen', ['overlay', k.FSOPEN_CLOEXEC]);
+  // Mount options by descriptor: no path is looked up again, and none has to be escaped. Since 6.13 (ovl_parse_layer).
+  for (const lower of lowers) plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, 'lowerdir+', null, lower]);
+  if (upper && work) {
+    plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, 'upperdir', null, upper]);
+    plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, 'workdir', null, work]);
+    if (volatile) plan.add('fsconfig', [context, k.FSCONFIG_SET_FLAG, 'volatile', null, 0]);
+  }
+  if (userxattr) plan.add('fsconfig', [context, k.FSCONFIG_SET_FLAG, 'userxattr', null, 0]);
+  // Else rename(2) of a directory that the lower layer has is EXDEV, which many programs take for an error.
+  else plan.add('fsconfig', [context, k.FSCONFIG_SET_STRING, 'redirect_dir', 'on', 0]);
+  // Device nodes in a layer are data; those that may be opened are in /dev.
+  return createFilesystem(plan, context, 'overlay', k.MOUNT_ATTR_NODEV);
+}

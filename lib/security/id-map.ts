@@ -1,0 +1,159 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { userInfo } from 'node:os';
+import { optionError } from '../errors.js';
+import type { Caller } from '../host/caller.js';
+import { native } from '../native.js';
+import type { IdMap, IdRange } from '../namespace/types.js';
+import { type IdMapTexts, PlanBuilder } from '../plan/builder.js';
+import * as k from '../plan/constants.js';
+import { runPlan } from '../plan/run.js';
+import { cwd } from '../plan/steps.js';
+import { leaseRange } from './id-range.js';
+
+/** The id map of one user namespace, and how it comes to be written. user_namespaces(7) */
+export interface Ids {
+  readonly map: IdMap;
+  /** Who writes it: we, from outside; the process itself; newuidmap(1) and newgidmap(1). */
+  readonly writer: 'parent' | 'child' | 'helpers';
+  /** A user namespace with this map, for idmapped mounts; only where the caller can make such mounts. Borrowed. */
+  readonly userns: number | undefined;
+  release(): void;
+}
+
+export function checkIdMap(value: unknown, option: string): 'auto' | 'self' | IdMap {
+  if (value === 'auto' || value === 'self') return value;
+  const { uids, gids } = (value ?? {}) as Partial<IdMap>;
+  return { uids: checkRanges(uids, `${option}.uids`), gids: checkRanges(gids, `${option}.gids`) };
+}
+
+function checkRanges(value: unknown, option: string): IdRange[] {
+  const takes = 'ranges { inside, outside, count } of whole numbers that do not overlap';
+  if (!Array.isArray(value) || value.length === 0 || value.length > 340) throw optionError(option, takes, value);
+  const ranges = value as IdRange[];
+  for (const range of ranges) {
+    for (const number of [range?.inside, range?.outside, range?.count]) {
+      if (!Number.isInteger(number) || number < 0 || number > 0xffffffff) throw optionError(option, takes, value);
+    }
+    if (range.count === 0 || range.inside + range.count > 0xffffffff || range.outside + range.count > 0xffffffff) throw optionError(option, takes, value);
+  }
+  for (const side of ['inside', 'outside'] as const) {
+    const sorted = [...ranges].sort((a, b) => a[side] - b[side]);
+    for (const [index, range] of sorted.entries()) {
+      const next = sorted[index + 1];
+      if (next && range[side] + range.count > next[side]) throw optionError(option, takes, value);
+    }
+  }
+  return ranges.map(({ inside, outside, count }) => ({ inside, outside, count }));
+}
+
+export const sameMap = (a: IdMap, b: IdMap): boolean => mapText(a.uids) === mapText(b.uids) && mapText(a.gids) === mapText(b.gids);
+
+/** The lines that /proc/PID/uid_map takes. */
+export function mapText(ranges: readonly IdRange[]): string {
+  return ranges.map(({ inside, outside, count }) => `${inside} ${outside} ${count}\n`).join('');
+}
+
+/** Inside → outside; undefined where it is not mapped. */
+export function outside(ranges: readonly IdRange[], id: number): number | undefined {
+  const range = ranges.find(({ inside, count }) => id >= inside && id < inside + count);
+  return range && range.outside + (id - range.inside);
+}
+
+const one = (inside: number, outsideId: number): IdRange => ({ inside, outside: outsideId, count: 1 });
+
+/** `insideUser` is who an ordinary user becomes when nothing but itself can be mapped. */
+export async function idsFor(setting: 'auto' | 'self' | IdMap, caller: Caller, insideUser: { uid: number; gid: number }): Promise<Ids> {
+  if (setting === 'self') return ownIds(caller, insideUser);
+  if (setting !== 'auto') return givenIds(setting, caller);
+  if (caller.mayMapRanges) return (await leaseRange()) ?? ownIds(caller, insideUser);
+  const granted = grantedRanges(caller);
+  return granted ? { map: granted, writer: 'helpers', userns: undefined, release: () => {} } : ownIds(caller, insideUser);
+}
+
+function ownIds(caller: Caller, { uid, gid }: { uid: number; gid: number }): Ids {
+  const map = { uids: [one(uid, caller.uid)], gids: [one(gid, caller.gid)] };
+  return { map, writer: 'child', userns: undefined, release: () => {} };
+}
+
+const kept = new Map<string, { userns: number }>();
+
+async function givenIds(map: IdMap, caller: Caller): Promise<Ids> {
+  if (!caller.mayMapRanges) {
+    const itself = map.uids.length === 1 && map.gids.length === 1 && map.uids[0]?.count === 1 && map.gids[0]?.count === 1 &&
+      map.uids[0].outside === caller.uid && map.gids[0].outside === caller.gid;
+    return { map, writer: itself ? 'child' : 'helpers', userns: undefined, release: () => {} };
+  }
+  const key = mapText(map.uids) + mapText(map.gids);
+  let known = kept.get(key);
+  if (!known) {
+    known = { userns: await userNamespaceWith(map) };
+    kept.set(key, known);
+    // The oldest goes; a plan under way holds a duplicate.
+    const [oldest] = kept.keys();
+    if (kept.size > 16 && oldest !== undefined) {
+      native().close(kept.get(oldest)?.userns ?? -1);
+      kept.delete(oldest);
+    }
+  }
+  return { map, writer: 'parent', userns: known.userns, release: () => {} };
+}
+
+/** A descriptor of a user namespace without processes that has this map: mount_setattr(2) takes its ids from one. */
+export async function userNamespaceWith(map: IdMap): Promise<number> {
+  const plan = new PlanBuilder();
+  plan.joinFlags = k.CLONE_NEWUSER;
+  plan.idMap = mapTexts(map);
+  plan.in('join').label('make a user namespace').add('await_ids', []);
+  const userns = plan.open('user namespace', 'openat', [cwd, '/proc/self/ns/user', k.O_RDONLY | k.O_CLOEXEC, 0]);
+  plan.keep(userns);
+  return (await runPlan(plan))(userns);
+}
+
+export function mapTexts(map: IdMap): IdMapTexts {
+  return { uid: mapText(map.uids), gid: mapText(map.gids) };
+}
+
+const newuidmap = '/usr/bin/newuidmap';
+const newgidmap = '/usr/bin/newgidmap';
+
+export function helperWords(map: IdMap): IdMapTexts {
+  const words = (ranges: readonly IdRange[]): string[] => ranges.flatMap(({ inside, outside: out, count }) => [inside, out, count].map(String));
+  return { uid: [newuidmap, ...words(map.uids)], gid: [newgidmap, ...words(map.gids)] };
+}
+
+/**
+ * What subuid(5) and subgid(5) grant this user: itself as root inside, as with rootless podman, so that its own files stay its
+ * own; the granted ids above.
+ */
+function grantedRanges(caller: Caller): IdMap | undefined {
+  if (!existsSync(newuidmap) || !existsSync(newgidmap)) return undefined;
+  const uids = granted('/etc/subuid', caller.uid);
+  const gids = granted('/etc/subgid', caller.uid);
+  if (!uids || !gids) return undefined;
+  return { uids: [one(0, caller.uid), uids], gids: [one(0, caller.gid), gids] };
+}
+
+function granted(file: string, uid: number): IdRange | undefined {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch {
+    return undefined;
+  }
+  const names = [String(uid), nameOf(uid)];
+  for (const line of text.split('\n')) {
+    const [name = '', start, count] = line.split(':');
+    if (names.includes(name) && Number(count) > 0) return { inside: 1, outside: Number(start), count: Math.min(Number(count), 65535) };
+  }
+  return undefined;
+}
+
+function nameOf(uid: number): string {
+  try {
+    const info = userInfo();
+    return info.uid === uid ? info.username : '';
+  } catch {
+    return '';
+  }
+}
+

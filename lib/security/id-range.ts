@@ -1,0 +1,114 @@
+import { chmodSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { IsolationError } from '../errors.js';
+import { idsHere } from '../host/caller.js';
+import { native } from '../native.js';
+import type { IdMap } from '../namespace/types.js';
+import { type Ids, userNamespaceWith } from './id-map.js';
+
+// Ranges of 65,536 ids that no other sandbox of this machine has. Whoever uses one holds a lock on its byte of one file: an
+// open file description lock, which the kernel takes away with the last of its holder's descriptors, so also after SIGKILL.
+// They lie above the range of systemd-nspawn and below 2^31, where nobody else hands out ids (systemd's UIDS-GIDS).
+
+const first = 0x70000000;
+const count = 65536;
+const ranges = 4095;
+const directory = '/run/cloister';
+
+interface Range {
+  readonly index: number;
+  readonly userns: number;
+}
+
+let lockFile: number | undefined;
+const spare: Range[] = [];
+const mostSpare = 64;
+let available: boolean | undefined;
+let next = process.pid % ranges;
+
+/** undefined if such ids do not exist here: inside another user namespace. */
+export async function leaseRange(): Promise<Ids | undefined> {
+  available ??= mapped('uid') && mapped('gid');
+  if (!available) return undefined;
+  const range = spare.pop() ?? (await claim());
+  const outside = first + range.index * count;
+  const map: IdMap = { uids: [{ inside: 0, outside, count }], gids: [{ inside: 0, outside, count }] };
+  let released = false;
+  return {
+    map,
+    writer: 'parent',
+    userns: range.userns,
+    release: () => {
+      if (released) return;
+      released = true;
+      if (spare.length < mostSpare) spare.push(range);
+      else giveBack(range);
+    },
+  };
+}
+
+function mapped(kind: 'uid' | 'gid'): boolean {
+  return idsHere(kind).some(({ inside, count: length }) => inside <= first && inside + length >= first + ranges * count);
+}
+
+async function claim(): Promise<Range> {
+  lockFile ??= openLockFile();
+  const taken = grantedElsewhere();
+  for (let tries = 0; tries < ranges; tries++) {
+    const index = next;
+    next = (next + 1) % ranges;
+    if (taken.some(([start, end]) => first + index * count < end && first + (index + 1) * count > start)) continue;
+    if (native().lockRange(lockFile, index, 1) < 0) continue;
+    const outside = first + index * count;
+    const whole = [{ inside: 0, outside, count }];
+    try {
+      return { index, userns: await userNamespaceWith({ uids: whole, gids: whole }) };
+    } catch (error) {
+      native().unlockRange(lockFile, index, 1);
+      throw error;
+    }
+  }
+  throw new IsolationError('ERR_CLOISTER_ID_MAP', `all ${ranges} ranges of ids for sandboxes are taken`, {
+    step: 'lease a range of ids',
+    path: `${directory}/ids`,
+    hint: 'Each running sandbox of root has one. End some, or give them an idMap of your own.',
+  });
+}
+
+function giveBack(range: Range): void {
+  native().close(range.userns);
+  if (lockFile !== undefined) native().unlockRange(lockFile, range.index, 1);
+}
+
+function openLockFile(): number {
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o755 });
+    // Only root may lock: an open for writing is what a lock needs.
+    const fd = openSync(`${directory}/ids`, 'a+', 0o600);
+    chmodSync(`${directory}/ids`, 0o600);
+    return fd;
+  } catch (cause) {
+    const { errno, syscall } = cause as NodeJS.ErrnoException;
+    throw IsolationError.ofErrno('ERR_CLOISTER_ID_MAP', errno ?? -5, {
+      step: 'lease a range of ids', syscall, path: `${directory}/ids`, cause,
+      hint: "Ranges are shared out through a file in /run, which must be writable; or choose idMap yourself ('self', or ranges).",
+    });
+  }
+}
+
+/** What an administrator has granted to users of this machine from our part of the number space, if anything. */
+function grantedElsewhere(): [start: number, end: number][] {
+  const result: [number, number][] = [];
+  for (const file of ['/etc/subuid', '/etc/subgid']) {
+    let text = '';
+    try {
+      text = readFileSync(file, 'utf8');
+    } catch {
+      continue;
+    }
+    for (const line of text.split('\n')) {
+      const [, start, length] = line.split(':').map(Number);
+      if (start && length && start + length > first) result.push([start, start + length]);
+    }
+  }
+  return result;
+}

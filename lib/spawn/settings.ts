@@ -1,0 +1,379 @@
+// Options → settings: checked, with every default filled in, before any system call. What a later version brings is refused.
+
+import { isAbsolute, normalize } from 'node:path';
+import { Stream } from 'node:stream';
+import { optionError } from '../errors.js';
+import { checkIdMap } from '../security/id-map.js';
+import { capabilityMask, type CapabilitySets } from '../security/capabilities.js';
+import type { Capability, Rlimit } from '../security/types.js';
+import { rlimitNumbers } from '../security/rlimits.js';
+import { checkSysctl } from '../security/sysctl.js';
+import { Namespace } from '../namespace/namespace.js';
+import { namespaceTypes } from '../namespace/flags.js';
+import type { IdMap, NamespaceByType, NamespaceType } from '../namespace/types.js';
+import { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
+import { parseBytes } from '../units.js';
+import type { Mount, SpawnOptions, StdioOption } from './types.js';
+import * as check from './validate.js';
+
+export type NamespaceChoice = 'new' | 'host' | Namespace;
+
+export type MountSetting =
+  | { readonly type: 'bind'; readonly source: string; readonly target: string; readonly readonly: boolean; readonly recursive: boolean; readonly idMap: IdMap | undefined }
+  | { readonly type: 'tmpfs'; readonly target: string; readonly size: number | undefined; readonly mode: number }
+  | { readonly type: 'proc' | 'sysfs' | 'devpts' | 'mqueue' | 'cgroup'; readonly target: string }
+  | { readonly type: 'overlay'; readonly target: string; readonly source: OverlayRootfs }
+  | { readonly type: 'overlay'; readonly target: string; readonly layers: readonly string[]; readonly upper: string | undefined; readonly work: string | undefined }
+  | { readonly type: 'file'; readonly target: string; readonly contents: Uint8Array; readonly mode: number };
+
+export interface UserSetting {
+  readonly uid: number;
+  readonly gid: number;
+  readonly groups: readonly number[];
+}
+
+export interface Settings {
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly rootfs: OverlayRootfs | string | undefined;
+  readonly readonly: boolean;
+  readonly mounts: readonly MountSetting[];
+  readonly cwd: string | undefined;
+  readonly env: Readonly<Record<string, string>>;
+  readonly hostname: string | undefined;
+  readonly domainname: string | undefined;
+  readonly namespaces: Readonly<Record<NamespaceType, NamespaceChoice>>;
+  readonly idMap: 'auto' | 'self' | IdMap;
+  readonly timeOffsets: { readonly monotonic: number; readonly boottime: number } | undefined;
+  /** A string is looked up inside. */
+  readonly user: UserSetting | string;
+  /** 'caller': what the caller has, in namespaces that it enters (Namespace.run). */
+  readonly capabilities: CapabilitySets | 'caller';
+  readonly noNewPrivileges: boolean;
+  readonly maskedPaths: readonly string[];
+  readonly readonlyPaths: readonly string[];
+  readonly rlimits: readonly { readonly number: number; readonly name: string; readonly soft: number; readonly hard: number }[];
+  readonly sysctl: readonly (readonly [path: string, value: string])[];
+  readonly umask: number;
+  readonly oomScoreAdj: number | undefined;
+  readonly stdio: readonly StdioOption[];
+  readonly tty: { readonly columns: number; readonly rows: number } | undefined;
+  readonly init: boolean;
+  readonly timeout: number | undefined;
+  readonly outputLimit: number | undefined;
+  readonly signal: AbortSignal | undefined;
+  readonly killSignal: NodeJS.Signals;
+  readonly killGrace: number;
+  readonly detached: boolean;
+}
+
+/** runtime-spec's config of runc and Docker: what the kernel shows of the host beyond what a namespace hides. */
+export const defaultMaskedPaths: readonly string[] = [
+  '/proc/acpi', '/proc/asound', '/proc/interrupts', '/proc/kcore', '/proc/keys', '/proc/latency_stats', '/proc/sched_debug',
+  '/proc/scsi', '/proc/timer_list', '/proc/timer_stats', '/sys/devices/virtual/powercap', '/sys/firmware',
+];
+export const defaultReadonlyPaths: readonly string[] = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
+
+export const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+const optionNames = [
+  'rootfs', 'readonly', 'mounts', 'cwd', 'env', 'hostname', 'domainname', 'namespaces', 'idMap', 'timeOffsets', 'network', 'cgroup',
+  'user', 'capabilities', 'seccomp', 'landlock', 'noNewPrivileges', 'maskedPaths', 'readonlyPaths', 'rlimits', 'sysctl', 'umask',
+  'oomScoreAdj', 'fallback', 'stdio', 'tty', 'init', 'timeout', 'cpuTimeLimit', 'outputLimit', 'signal', 'killSignal', 'killGrace',
+  'detached',
+] as const satisfies readonly (keyof SpawnOptions)[];
+
+/** Known to the contract, not in this version: refused, never accepted and ignored. */
+const later: readonly { option: keyof SpawnOptions; isDefault: (value: unknown) => boolean; takes: string }[] = [
+  { option: 'cgroup', isDefault: () => false, takes: 'nothing in this version: control groups are not in it yet' },
+  { option: 'cpuTimeLimit', isDefault: () => false, takes: 'nothing in this version: it is measured on a control group; set rlimits.cpu meanwhile' },
+  { option: 'landlock', isDefault: () => false, takes: 'nothing in this version: Landlock is not in it yet' },
+  { option: 'seccomp', isDefault: (value) => value === 'unconfined', takes: "only 'unconfined' in this version: system call filters are not in it yet" },
+  { option: 'fallback', isDefault: (value) => value === 'never', takes: "only 'never' in this version: there is no fallback yet" },
+];
+
+export function settingsOf(command: unknown, args: unknown, options: SpawnOptions): Settings {
+  if (typeof command !== 'string' || command === '' || command.includes('\0')) throw optionError('command', 'the name or path of a program', command);
+  const words = args === undefined ? [] : check.list(args, 'args', check.text);
+  check.record(options, 'options');
+  check.onlyKeys(options, '', optionNames);
+  for (const { option, isDefault, takes } of later) {
+    if (options[option] !== undefined && !isDefault(options[option])) throw optionError(option, takes, options[option]);
+  }
+  const namespaces = namespacesOf(options);
+  const timeOffsets = options.timeOffsets === undefined ? undefined : timeOffsetsOf(options.timeOffsets);
+  const tty = ttyOf(options.tty);
+  const stdio = stdioOf(options.stdio, tty !== undefined);
+  const user = userOf(options.user);
+  const rootfs = rootfsOf(options.rootfs);
+  const inHostMounts = namespaces.mount !== 'new';
+  for (const option of ['rootfs', 'readonly', 'mounts', 'maskedPaths', 'readonlyPaths'] as const) {
+    if (inHostMounts && options[option] !== undefined) throw optionError(option, "nothing when namespaces.mount is not 'new'", options[option]);
+  }
+  if (options.hostname !== undefined && namespaces.uts !== 'new') throw optionError('hostname', "nothing when namespaces.uts is not 'new'", options.hostname);
+  if (options.domainname !== undefined && namespaces.uts !== 'new') throw optionError('domainname', "nothing when namespaces.uts is not 'new'", options.domainname);
+  if (options.idMap !== undefined && namespaces.user !== 'new') throw optionError('idMap', "nothing when namespaces.user is not 'new': its ids are mapped already", options.idMap);
+  if (timeOffsets && namespaces.time !== 'new') throw optionError('timeOffsets', "nothing when namespaces.time is not 'new'", options.timeOffsets);
+  const init = options.init === undefined ? false : check.flag(options.init, 'init');
+  if (init && namespaces.pid !== 'new') throw optionError('init', "false when namespaces.pid is not 'new': an init is PID 1", init);
+  const outputLimit = options.outputLimit === undefined ? undefined : parseBytes(options.outputLimit, 'outputLimit');
+  if (outputLimit !== undefined && !isPiped(stdio[1]) && !isPiped(stdio[2]) && !tty) {
+    throw optionError('outputLimit', 'nothing when neither stdout nor stderr is piped: there is nothing to count', options.outputLimit);
+  }
+  if (options.signal !== undefined && !(options.signal instanceof AbortSignal)) throw optionError('signal', 'an AbortSignal', options.signal);
+  return {
+    command,
+    args: words,
+    rootfs,
+    readonly: options.readonly === undefined ? false : check.flag(options.readonly, 'readonly'),
+    mounts: options.mounts === undefined ? [] : check.list(options.mounts, 'mounts', mountOf),
+    cwd: options.cwd === undefined ? undefined : check.absolutePath(options.cwd, 'cwd'),
+    env: envOf(options.env, user),
+    hostname: options.hostname === undefined ? undefined : hostnameOf(options.hostname, 'hostname'),
+    domainname: options.domainname === undefined ? undefined : hostnameOf(options.domainname, 'domainname'),
+    namespaces,
+    idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
+    timeOffsets,
+    user,
+    capabilities: capabilitiesOf(options.capabilities, user),
+    noNewPrivileges: options.noNewPrivileges === undefined ? true : check.flag(options.noNewPrivileges, 'noNewPrivileges'),
+    maskedPaths: options.maskedPaths === undefined ? defaultMaskedPaths : check.list(options.maskedPaths, 'maskedPaths', check.absolutePath),
+    readonlyPaths: options.readonlyPaths === undefined ? defaultReadonlyPaths : check.list(options.readonlyPaths, 'readonlyPaths', check.absolutePath),
+    rlimits: options.rlimits === undefined ? [] : rlimitsOf(options.rlimits),
+    sysctl: options.sysctl === undefined ? [] : checkSysctl(options.sysctl, namespaces),
+    umask: options.umask === undefined ? 0o022 : check.integer(options.umask, 'umask', 0, 0o777),
+    oomScoreAdj: options.oomScoreAdj === undefined ? undefined : check.integer(options.oomScoreAdj, 'oomScoreAdj', -1000, 1000),
+    stdio,
+    tty,
+    init,
+    timeout: options.timeout === undefined ? undefined : check.milliseconds(options.timeout, 'timeout'),
+    outputLimit,
+    signal: options.signal,
+    killSignal: options.killSignal === undefined ? 'SIGKILL' : check.signalName(options.killSignal, 'killSignal'),
+    killGrace: options.killGrace === undefined ? 5000 : check.milliseconds(options.killGrace, 'killGrace'),
+    detached: options.detached === undefined ? false : check.flag(options.detached, 'detached'),
+  };
+}
+
+export function isPiped(stdio: StdioOption): boolean {
+  return stdio === 'pipe' || stdio === undefined || stdio === null;
+}
+
+function rootfsOf(value: unknown): OverlayRootfs | string | undefined {
+  if (value === undefined || value instanceof OverlayRootfs) return value;
+  if (typeof value === 'string' && isAbsolute(value) && !value.includes('\0')) return value;
+  throw optionError('rootfs', 'an OverlayRootfs or the absolute path of a directory (images are not in this version yet)', value);
+}
+
+function namespacesOf(options: SpawnOptions): Record<NamespaceType, NamespaceChoice> {
+  const asked = options.namespaces === undefined ? {} : check.record(options.namespaces, 'namespaces');
+  check.onlyKeys(asked, 'namespaces', namespaceTypes);
+  const result = {} as Record<NamespaceType, NamespaceChoice>;
+  for (const type of namespaceTypes) {
+    const choice = asked[type];
+    const fallback = type === 'time' && options.timeOffsets === undefined ? 'host' : 'new';
+    if (choice instanceof Namespace) {
+      if (choice.type !== type) throw optionError(`namespaces.${type}`, `a ${type} namespace`, choice);
+      result[type] = choice;
+    } else {
+      result[type] = choice === undefined ? fallback : check.oneOf(choice, `namespaces.${type}`, ['new', 'host']);
+    }
+  }
+  const { network } = options;
+  if (network !== undefined) {
+    if (network !== 'none' && network !== 'host' && !(network instanceof Namespace && network.type === 'net')) {
+      throw optionError('network', "'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet", network);
+    }
+    const meant: NamespaceChoice = network === 'none' ? 'new' : network === 'host' ? 'host' : network;
+    if (asked['net'] !== undefined && asked['net'] !== meant) throw optionError('network', 'the same as namespaces.net, if both are given', network);
+    result.net = meant;
+  }
+  return result;
+}
+
+function timeOffsetsOf(value: unknown): { monotonic: number; boottime: number } {
+  const offsets = check.record(value, 'timeOffsets');
+  check.onlyKeys(offsets, 'timeOffsets', ['monotonic', 'boottime']);
+  const offset = (key: string): number => {
+    const number = offsets[key] ?? 0;
+    if (typeof number !== 'number' || !Number.isFinite(number)) throw optionError(`timeOffsets.${key}`, 'milliseconds, negative or positive', number);
+    return number;
+  };
+  return { monotonic: offset('monotonic'), boottime: offset('boottime') };
+}
+
+function envOf(env: NodeJS.ProcessEnv | undefined, user: UserSetting | string): Record<string, string> {
+  const result: Record<string, string> = {
+    PATH: defaultPath,
+    // Without reading the inside passwd for every spawn: root's home, or the root directory.
+    HOME: typeof user !== 'string' && user.uid === 0 ? '/root' : '/',
+    TERM: 'xterm',
+    LANG: 'C.UTF-8',
+  };
+  if (env === undefined) return result;
+  for (const [name, value] of Object.entries(check.record(env, 'env'))) {
+    if (name === '' || name.includes('=') || name.includes('\0')) throw optionError('env', "names without '=' and NUL bytes", name);
+    // As child_process: undefined takes a default away.
+    if (value === undefined) delete result[name];
+    else result[name] = check.text(typeof value === 'string' ? value : String(value), `env.${name}`);
+  }
+  return result;
+}
+
+function hostnameOf(value: unknown, option: string): string {
+  // sethostname(2): at most 64 bytes.
+  if (typeof value !== 'string' || !/^[A-Za-z0-9_.-]{1,64}$/.test(value)) throw optionError(option, 'at most 64 letters, digits, dots, dashes or underscores', value);
+  return value;
+}
+
+function userOf(value: SpawnOptions['user']): UserSetting | string {
+  if (value === undefined) return { uid: 0, gid: 0, groups: [] };
+  if (typeof value === 'string') {
+    if (!/^[^:\0]+(:[^:\0]+)?$/.test(value)) throw optionError('user', "'name', 'name:group', or numbers instead of names", value);
+    const numeric = /^(\d+)(?::(\d+))?$/.exec(value);
+    return numeric ? userOf({ uid: Number(numeric[1]), ...(numeric[2] === undefined ? {} : { gid: Number(numeric[2]) }) }) : value;
+  }
+  check.record(value, 'user');
+  check.onlyKeys(value, 'user', ['uid', 'gid', 'groups']);
+  const id = (number: unknown, option: string): number => check.integer(number, option, 0, 0xfffffffe);
+  return {
+    uid: id(value.uid ?? 0, 'user.uid'),
+    gid: id(value.gid ?? 0, 'user.gid'),
+    groups: value.groups === undefined ? [] : check.list(value.groups, 'user.groups', id),
+  };
+}
+
+function capabilitiesOf(value: SpawnOptions['capabilities'], user: UserSetting | string): CapabilitySets {
+  if (value === undefined) return { bounding: 0n, effective: 0n, permitted: 0n, inheritable: 0n, ambient: 0n };
+  if (Array.isArray(value)) {
+    const mask = capabilityMask(value as readonly Capability[], 'capabilities');
+    // Only an ambient capability survives the exec of a program that is not root's, capabilities(7).
+    const kept = typeof user === 'string' || user.uid !== 0 ? mask : 0n;
+    return { bounding: mask, effective: mask, permitted: mask, inheritable: kept, ambient: kept };
+  }
+  const sets = check.record(value, 'capabilities');
+  const names = ['bounding', 'effective', 'permitted', 'inheritable', 'ambient'] as const;
+  check.onlyKeys(sets, 'capabilities', names);
+  const mask = (set: (typeof names)[number]): bigint =>
+    sets[set] === undefined ? 0n : capabilityMask(check.list(sets[set], `capabilities.${set}`, check.text) as Capability[], `capabilities.${set}`);
+  const result = Object.fromEntries(names.map((set) => [set, mask(set)])) as unknown as CapabilitySets;
+  if ((result.effective & ~result.permitted) !== 0n) throw optionError('capabilities.effective', 'only what capabilities.permitted has too', sets['effective']);
+  if ((result.ambient & ~(result.permitted & result.inheritable)) !== 0n) throw optionError('capabilities.ambient', 'only what permitted and inheritable have too', sets['ambient']);
+  return result;
+}
+
+function rlimitsOf(value: NonNullable<SpawnOptions['rlimits']>): Settings['rlimits'] {
+  check.record(value, 'rlimits');
+  check.onlyKeys(value, 'rlimits', Object.keys(rlimitNumbers));
+  return Object.entries(value).map(([name, limit]) => {
+    const { soft, hard } = typeof limit === 'object' && limit !== null ? limit : { soft: limit, hard: limit };
+    for (const number of [soft, hard]) {
+      if (typeof number !== 'number' || !(number >= 0) || (Number.isFinite(number) && !Number.isInteger(number))) {
+        throw optionError(`rlimits.${name}`, 'a whole number, Infinity, or { soft, hard } of them', limit);
+      }
+    }
+    if (soft > hard) throw optionError(`rlimits.${name}`, 'a soft limit that is not above the hard one', limit);
+    return { number: rlimitNumbers[name as Rlimit], name, soft, hard };
+  });
+}
+
+function ttyOf(value: SpawnOptions['tty']): Settings['tty'] {
+  if (value === undefined || value === false) return undefined;
+  if (value === true) return { columns: 80, rows: 24 };
+  check.record(value, 'tty');
+  check.onlyKeys(value, 'tty', ['columns', 'rows']);
+  return { columns: check.integer(value.columns, 'tty.columns', 1, 65535), rows: check.integer(value.rows, 'tty.rows', 1, 65535) };
+}
+
+function stdioOf(value: SpawnOptions['stdio'], tty: boolean): StdioOption[] {
+  if (tty && value !== undefined) throw optionError('stdio', 'nothing with tty: the three streams are the terminal', value);
+  if (tty) return ['pipe', 'pipe', 'ignore'];
+  if (value === undefined) return ['pipe', 'pipe', 'pipe'];
+  if (typeof value === 'string') {
+    const all = check.oneOf(value, 'stdio', ['pipe', 'ignore', 'inherit']);
+    return [all, all, all];
+  }
+  if (!Array.isArray(value)) throw optionError('stdio', "'pipe', 'ignore', 'inherit' or an array", value);
+  const result = (value as StdioOption[]).map((entry, index) => stdioEntry(entry, index));
+  while (result.length < 3) result.push('pipe');
+  // Slots of a plan are few, and so are the descriptors that anybody passes on.
+  if (result.length > 32) throw optionError('stdio', 'at most 32 entries', value);
+  return result;
+}
+
+function stdioEntry(entry: StdioOption, index: number): StdioOption {
+  const option = `stdio[${index}]`;
+  if (entry === null || entry === undefined) return index < 3 ? 'pipe' : 'ignore';
+  if (typeof entry === 'string') return check.oneOf(entry, option, ['pipe', 'ignore', 'inherit']);
+  if (typeof entry === 'number') return check.integer(entry, option, 0, 0x7fffffff);
+  if (entry instanceof Stream) {
+    if (streamDescriptor(entry) === undefined) throw optionError(option, 'a stream with a descriptor, once it is open', entry);
+    return entry;
+  }
+  throw optionError(option, "'pipe', 'ignore', 'inherit', a descriptor or a stream that has one", entry);
+}
+
+/** The descriptor of a socket, a pipe, a terminal or an open file stream. */
+export function streamDescriptor(stream: Stream): number | undefined {
+  const { fd, _handle } = stream as unknown as { fd?: unknown; _handle?: { fd?: unknown } | null };
+  if (typeof fd === 'number' && fd >= 0) return fd;
+  return typeof _handle?.fd === 'number' && _handle.fd >= 0 ? _handle.fd : undefined;
+}
+
+const mountTypes = ['bind', 'tmpfs', 'proc', 'sysfs', 'devpts', 'mqueue', 'cgroup', 'overlay', 'file'] as const;
+
+function mountOf(value: unknown, option: string): MountSetting {
+  const mount = check.record(value, option) as unknown as Mount;
+  const type = check.oneOf(mount.type, `${option}.type`, mountTypes);
+  const target = normalize(check.absolutePath(mount.target, `${option}.target`));
+  if (target === '/') throw optionError(`${option}.target`, "a path below '/': the root itself is `rootfs`", mount.target);
+  const keys = (...names: string[]): void => check.onlyKeys(mount, option, ['type', 'target', ...names]);
+  switch (mount.type) {
+    case 'bind':
+      keys('source', 'readonly', 'recursive', 'idMap');
+      return {
+        type: 'bind',
+        target,
+        source: check.absolutePath(mount.source, `${option}.source`),
+        readonly: mount.readonly === undefined ? false : check.flag(mount.readonly, `${option}.readonly`),
+        recursive: mount.recursive === undefined ? true : check.flag(mount.recursive, `${option}.recursive`),
+        idMap: mount.idMap === undefined ? undefined : (checkIdMap(mount.idMap, `${option}.idMap`) as IdMap),
+      };
+    case 'tmpfs':
+      keys('size', 'mode');
+      return {
+        type: 'tmpfs',
+        target,
+        size: mount.size === undefined ? undefined : parseBytes(mount.size, `${option}.size`),
+        mode: mount.mode === undefined ? 0o755 : check.integer(mount.mode, `${option}.mode`, 0, 0o7777),
+      };
+    case 'file':
+      keys('contents', 'mode');
+      if (typeof mount.contents !== 'string' && !(mount.contents instanceof Uint8Array)) throw optionError(`${option}.contents`, 'a string or bytes', mount.contents);
+      return {
+        type: 'file',
+        target,
+        contents: typeof mount.contents === 'string' ? Buffer.from(mount.contents) : mount.contents,
+        mode: mount.mode === undefined ? 0o644 : check.integer(mount.mode, `${option}.mode`, 0, 0o777),
+      };
+    case 'overlay':
+      if ('source' in mount) {
+        keys('source');
+        if (!(mount.source instanceof OverlayRootfs)) throw optionError(`${option}.source`, 'an OverlayRootfs', mount.source);
+        return { type: 'overlay', target, source: mount.source };
+      }
+      keys('layers', 'upper', 'work');
+      return {
+        type: 'overlay',
+        target,
+        layers: check.list(mount.layers, `${option}.layers`, check.absolutePath),
+        upper: mount.upper === undefined ? undefined : check.absolutePath(mount.upper, `${option}.upper`),
+        work: mount.work === undefined ? undefined : check.absolutePath(mount.work, `${option}.work`),
+      };
+    default:
+      keys();
+      return { type: type as 'proc', target };
+  }
+}
+
+export type { NamespaceByType };
