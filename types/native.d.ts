@@ -36,7 +36,7 @@ export interface Native {
     onExit: (code: number | null, signal: number, usage: NativeUsage) => void,
   ) => NativeProcess;
   /** A plan without a child. Takes the descriptors in `slots`. Rejects with a `NativeFailure`. */
-  runPlan(plan: Uint8Array, slots: Int32Array): Promise<Kept>;
+  runPlan(plan: Uint8Array, slots: Int32Array): Promise<{ readonly kept: Kept; readonly head: Buffer }>;
   /** Name and signature of each kind of step, in the order of the encoding. */
   stepKinds(): Record<string, string>;
   /** A memfd with the init program, sealed: execveat(2) it, nobody can change it. */

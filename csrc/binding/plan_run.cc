@@ -22,7 +22,7 @@ Napi::Array take_kept(Napi::Env env, Launch& launch) {
   uint32_t n = 0;
   for (uint32_t i = 0; i < kMaxSlots; i++) {
     int32_t& fd = launch.shared().slots[i];
-    if (fd < 0 || !(launch.header().keep >> i & 1)) continue;
+    if (fd < 0 || !keeps(launch.header(), i)) continue;
     kept[n++] = Napi::Number::New(env, i);
     kept[n++] = Napi::Number::New(env, fd);
     fd = -1;
@@ -71,7 +71,11 @@ void PlanRun::settle(bool discard) {
   const Napi::Value failure = failure_of(env_, *launch_);
   const Napi::Array kept = take_kept(env_, *launch_);
   if (failure.IsUndefined()) {
-    deferred_.Resolve(kept);
+    const Report& report = launch_->shared().report;
+    Napi::Object result = Napi::Object::New(env_);
+    result["kept"] = kept;
+    result["head"] = Napi::Buffer<uint8_t>::Copy(env_, report.head, report.head_size);
+    deferred_.Resolve(result);
     return;
   }
   for (uint32_t i = 1; i < kept.Length(); i += 2) UniqueFd(kept.Get(i).As<Napi::Number>().Int32Value()).reset();

@@ -8,8 +8,8 @@
 
 namespace cloister {
 
-// A plan without a child: runPlan(plan, slots) → Promise of the descriptors in the kept slots. Parent steps, or steps of a
-// joiner that shares our descriptor table.
+// A plan without a child: runPlan(plan, slots) → Promise of { kept, head }: the descriptors in the kept slots, and what a
+// read_head step has read. Parent steps, or steps of a joiner that shares our descriptor table.
 class PlanRun {
  public:
   static Napi::Value start(const Napi::CallbackInfo& info);

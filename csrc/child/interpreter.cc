@@ -137,6 +137,10 @@ int run_steps(const uint8_t* plan, uint32_t from, uint32_t to, int32_t* slots, S
       case StepKind::expect_alive: expect_alive(slot_fd(step.args[0], slots)); break;
       case StepKind::drop_bounding: result = drop_bounding(static_cast<uint64_t>(step.args[0]), step.args[1]); break;
       case StepKind::send_fd: result = send_fd(slot_fd(step.args[0], slots), slot_fd(step.args[1], slots)); break;
+      case StepKind::read_head:
+        result = raw_syscall(SYS_read, slot_fd(step.args[0], slots), pointer(shared->report.head), sizeof(shared->report.head));
+        shared->report.head_size = result > 0 ? static_cast<uint32_t>(result) : 0;
+        break;
       case StepKind::close:
         result = call(step, shape, plan, slots);
         if (step.args[0] >= 0) slots[step.args[0]] = -1;

@@ -41,7 +41,7 @@ struct Step {
 static_assert(sizeof(Step) == 64);
 
 constexpr uint32_t kPlanMagic = 0x4c504c43;  // "CLPL"
-constexpr uint32_t kMaxSlots = 64;
+constexpr uint32_t kMaxSlots = 512;
 
 struct PlanHeader {
   uint32_t magic;
@@ -54,14 +54,16 @@ struct PlanHeader {
   uint32_t joiner;       // 1: there is one
   uint64_t clone_flags;  // 0: there is no child; the plan ends with the joiner
   uint64_t join_flags;   // of the joiner's own clone; with CLONE_NEWUSER the id maps are the joiner's
-  uint64_t keep;          // bit per slot: the parent keeps what the slot holds after the parent's and joiner's steps
+  uint64_t keep[kMaxSlots / 64];  // bit per slot: the parent keeps what it holds after the parent's and joiner's steps
   int64_t uid_map;        // text for /proc/PID/uid_map, or a vector for newuidmap; -1: the parent writes none
   int64_t gid_map;
   int64_t oom_score_adj;  // text for /proc/PID/oom_score_adj, or -1
   uint32_t map_helpers;  // 1: uid_map and gid_map are argument vectors of newuidmap and newgidmap, without the pid
   uint32_t own_memory;   // 1: the joiner and child do not share our address space (joining a time namespace)
 };
-static_assert(sizeof(PlanHeader) == 96);
+static_assert(sizeof(PlanHeader) == 144);
+
+inline bool keeps(const PlanHeader& header, uint32_t slot) { return header.keep[slot / 64] >> slot % 64 & 1; }
 
 inline const Step* plan_steps(const uint8_t* plan) { return reinterpret_cast<const Step*>(plan + sizeof(PlanHeader)); }
 

@@ -197,7 +197,7 @@ UniqueFd Launch::take_pidfd() {
 
 void Launch::close_slots() {
   for (uint32_t i = 0; i < kMaxSlots; i++) {
-    const bool kept = header().keep >> i & 1;
+    const bool kept = keeps(header(), i);
     int32_t& fd = shared().slots[i];
     if (fd >= 0 && !kept) {
       (void)close(fd);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <linux/sched.h>
+
 #include <functional>
 #include <mutex>
 

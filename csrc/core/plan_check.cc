@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <cstring>
+#include <initializer_list>
 
 #include "../child/plan.h"
 
@@ -89,7 +90,6 @@ const char* check_plan(uint8_t* plan, size_t size) {
   const Bounds in = {steps_end, header.vectors_end, size};
   if (steps_end > in.data || in.data >= size || in.data % 8 != 0) return "data out of range";
   if (plan[size - 1] != 0) return "data without an end";
-  if (header.slot_count < 64 && header.keep >> header.slot_count != 0) return "kept slot out of range";
   if (!header.joiner && header.join_end != header.parent_end) return "steps of a joiner, but no joiner";
   for (const int64_t map : {header.uid_map, header.gid_map})
     if (header.map_helpers ? !is_vector(map, in) : !is_string(map, in)) return "id map out of range";

@@ -2,6 +2,7 @@
 // sealed memfd, already confined as the program will be, and uses no libc: it must run in any root.
 //
 //   cloister-init STATUS_FD PIDFD_SOCKET TTY COUNT PATH… ARGV…      (COUNT paths to try, in order)
+//   cloister-init                                                    only keeps its namespaces alive
 //
 // What it writes to STATUS_FD, all in this machine's byte order:
 //   'S'                                          the program has been executed
@@ -130,9 +131,20 @@ static void run_program(int status, int started, int socket, int tty, char** pat
   leave(127);
 }
 
+// Sleeps until a signal comes: that of a child that was reparented to us, too (SIGCHLD has to be taken to interrupt a sleep).
+static void wait_for_orphans(void) {
+  uint64_t chld = 1ull << (SIGCHLD - 1);
+  call(SYS_rt_sigprocmask, 0, (long)&chld, 0, 8, 0);
+  call(SYS_rt_sigtimedwait, (long)&chld, 0, 0, 8, 0);
+}
+
 __attribute__((used)) static void start(long* stack) {
   char** words = (char**)(stack + 1);
   char** envp = words + stack[0] + 1;
+  if (stack[0] < 6) {
+    for (;;)
+      if (call(SYS_wait4, -1, 0, __WALL, 0, 0) == -ECHILD) wait_for_orphans();
+  }
   const int status = number(words[1]), socket = number(words[2]), tty = number(words[3]), count = number(words[4]);
   char** paths = words + 5;
   char** argv = paths + count;

@@ -11,11 +11,11 @@ export interface StepOptions {
   readonly tolerate?: readonly number[];
 }
 
-const headerBytes = 96;
+const headerBytes = 144;
 const stepBytes = 64;
 const magic = 0x4c504c43;
 /** csrc/child/plan.h, kMaxSlots. */
-export const maxSlots = 64;
+export const maxSlots = 512;
 const kindNumber = Object.fromEntries(Object.keys(stepKinds).map((kind, index) => [kind, index])) as Record<StepKind, number>;
 
 /**
@@ -107,6 +107,11 @@ export class PlanBuilder {
     return [...this.steps.parent, ...this.steps.join, ...this.steps.child];
   }
 
+  /** The descriptor that a slot was given. */
+  given(slot: Slot): number {
+    return this.#given[slot.slot] as number;
+  }
+
   /** The initial slots; their descriptors are the plan's from now on. */
   slots(): Int32Array {
     return Int32Array.from(this.#given);
@@ -158,7 +163,9 @@ export class PlanBuilder {
     u32(this.joinFlags < 0 ? 0 : 1);
     i64(this.cloneFlags);
     i64(Math.max(this.joinFlags, 0));
-    i64([...this.#kept].reduce((mask, slot) => mask + 2 ** slot, 0));
+    const keep = new Uint32Array(maxSlots / 32);
+    for (const slot of this.#kept) keep[slot >>> 5] = (keep[slot >>> 5] as number) | (1 << (slot & 31));
+    for (const word of keep) u32(word);
     i64(uidMap);
     i64(gidMap);
     i64(oom);

@@ -1,18 +1,26 @@
 import { native } from '../native.js';
-import type { NativeFailure } from '../../types/native.js';
+import type { Native, NativeFailure } from '../../types/native.js';
 import type { PlanBuilder } from './builder.js';
 import { explainFailure } from './failure.js';
 import type { Slot } from './steps.js';
 
-/** Runs a plan that has no child. The descriptors of its kept slots, which are the caller's. */
-export async function runPlan(plan: PlanBuilder): Promise<(slot: Slot) => number> {
-  const fds = new Map<number, number>();
+export interface PlanResult {
+  /** The descriptor in a kept slot, which is the caller's; -1 if it was never filled. */
+  (slot: Slot): number;
+  /** What a read_head step has read. */
+  readonly head: Buffer;
+}
+
+/** Runs a plan that has no child. */
+export async function runPlan(plan: PlanBuilder): Promise<PlanResult> {
+  let result: Awaited<ReturnType<Native['runPlan']>>;
   try {
-    const kept = await native().runPlan(plan.encode(), plan.slots());
-    for (let i = 0; i < kept.length; i += 2) fds.set(kept[i] as number, kept[i + 1] as number);
+    result = await native().runPlan(plan.encode(), plan.slots());
   } catch (failure) {
     if (failure instanceof Error) throw failure;
     throw explainFailure(plan, failure as NativeFailure);
   }
-  return (slot) => fds.get(slot.slot) ?? -1;
+  const fds = new Map<number, number>();
+  for (let i = 0; i < result.kept.length; i += 2) fds.set(result.kept[i] as number, result.kept[i + 1] as number);
+  return Object.assign((slot: Slot) => fds.get(slot.slot) ?? -1, { head: result.head });
 }

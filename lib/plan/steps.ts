@@ -49,6 +49,7 @@ export const stepKinds = {
   expect_alive: 'd',
   drop_bounding: 'ii',
   send_fd: 'dd',
+  read_head: 'd',
   exec: 'vvv',
 } as const;
 

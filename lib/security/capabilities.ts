@@ -1,4 +1,4 @@
-import type { Capability } from '../spawn/types.js';
+import type { Capability } from './types.js';
 import { optionError } from '../errors.js';
 
 /** By number, linux/capability.h; capabilities(7). */

@@ -1,0 +1,174 @@
+// What the contract names and this version does not have. Nobody can make an instance; whoever tries is told.
+
+import { EventEmitter } from 'node:events';
+import type { Readable } from 'node:stream';
+import type { CgroupEvents, CgroupLimits, CgroupLimitsNow, CgroupStats, CgroupSupport } from './cgroup/types.js';
+import type { HostReport, ReapReport } from './host/types.js';
+import type { ImageConfig, ImageProgress, LayerTree, TransferOptions } from './image/types.js';
+import type { NetNamespace } from './namespace/net.js';
+import type { NamespaceByType } from './namespace/types.js';
+import type { NetworkOptions } from './network/types.js';
+import type { OverlayRootfs } from './rootfs/overlay-rootfs.js';
+import type { Denial, IsolatedResult, Run, SandboxOptions, Spawn, WarmOptions, WarmProcess } from './spawn/types.js';
+import { unavailable } from './unavailable.js';
+import type { Bytes } from './units.js';
+
+export interface Cgroup extends AsyncDisposable {
+  readonly name: string;
+  child(name: string, limits?: CgroupLimits): Promise<Cgroup>;
+  add(pid: number): Promise<void>;
+  processes(): Promise<number[]>;
+  limits(): Promise<CgroupLimitsNow>;
+  update(limits: CgroupLimits): Promise<void>;
+  stats(): Promise<CgroupStats>;
+  watch(options?: { intervalMs?: number; signal?: AbortSignal }): AsyncIterable<CgroupStats & { at: number }>;
+  onPressure(resource: 'cpu' | 'memory' | 'io', options: { kind?: 'some' | 'full'; stallMs: number; windowMs: number }): Promise<Disposable>;
+  freeze(): Promise<void>;
+  thaw(): Promise<void>;
+  kill(): Promise<void>;
+  delete(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: there are no instances
+export class Cgroup extends EventEmitter<CgroupEvents> {
+  private constructor() {
+    super();
+    throw unavailable.error('Cgroup');
+  }
+  static create(_name?: string, _limits?: CgroupLimits, _options?: { parent?: Cgroup | string }): Promise<Cgroup> {
+    return unavailable('Cgroup.create');
+  }
+  static open(_path: string): Promise<Cgroup> {
+    return unavailable('Cgroup.open');
+  }
+  static support(): Promise<CgroupSupport> {
+    return unavailable('Cgroup.support');
+  }
+}
+
+export interface Sandbox extends AsyncDisposable {
+  readonly spawn: Spawn;
+  readonly run: Run;
+  readonly rootfs: OverlayRootfs;
+  readonly cgroup: Cgroup | undefined;
+  readonly namespaces: Readonly<NamespaceByType>;
+  readonly exited: Promise<IsolatedResult>;
+  readFile(path: string): Promise<Buffer>;
+  writeFile(path: string, data: string | Uint8Array | Readable): Promise<void>;
+  stats(): Promise<CgroupStats>;
+  freeze(): Promise<void>;
+  thaw(): Promise<void>;
+  kill(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: there are no instances
+export class Sandbox extends EventEmitter<{ exit: [IsolatedResult]; denied: [Denial] }> {
+  private constructor() {
+    super();
+    throw unavailable.error('Sandbox');
+  }
+  static create(_options?: SandboxOptions): Promise<Sandbox> {
+    return unavailable('Sandbox.create');
+  }
+}
+
+export interface SandboxPool<Warm extends WarmProcess | undefined = WarmProcess | undefined> extends AsyncDisposable {
+  acquire(options?: { signal?: AbortSignal }): Promise<Sandbox & { readonly warm: Warm }>;
+  release(box: Sandbox): Promise<void>;
+  readonly run: Run;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: there are no instances
+export class SandboxPool<Warm extends WarmProcess | undefined = WarmProcess | undefined> {
+  private constructor() {
+    throw unavailable.error('SandboxPool');
+  }
+  static create(options: SandboxOptions & { size: number; warm: WarmOptions }): Promise<SandboxPool<WarmProcess>>;
+  static create(options: SandboxOptions & { size: number; warm?: WarmOptions }): Promise<SandboxPool>;
+  static create(_options: SandboxOptions & { size: number; warm?: WarmOptions }): Promise<never> {
+    return unavailable('SandboxPool.create');
+  }
+}
+
+export interface Layer {
+  /** The OCI DiffID: the digest of the uncompressed tar. */
+  readonly digest: string;
+  /** The OCI ChainID: this layer on those parents. */
+  readonly chainId: string;
+  readonly parent?: Layer;
+  readonly sizeBytes: number;
+  readonly path: string;
+  children(): AsyncIterable<Layer>;
+}
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: there are no instances
+export class Layer {
+  private constructor() {
+    throw unavailable.error('Layer');
+  }
+}
+
+export interface Image {
+  readonly name?: string;
+  readonly digest: string;
+  readonly config: ImageConfig;
+  readonly layers: readonly Layer[];
+  /** Entrypoint and (args, else cmd). Throws if the image names no command. */
+  argv(args?: readonly string[]): [command: string, ...args: string[]];
+}
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: there are no instances
+export class Image {
+  private constructor() {
+    throw unavailable.error('Image');
+  }
+}
+
+export interface LayerStore extends AsyncDisposable {
+  import(tar: Readable | string, options?: { parent?: Layer; signal?: AbortSignal; onProgress?: (progress: ImageProgress) => void; sizeLimit?: Bytes }): Promise<Layer>;
+  importImage(source: string, options?: TransferOptions & { name?: string }): Promise<Image>;
+  exportImage(image: Image, target: string, options?: { format?: 'oci-layout' | 'oci-archive' | 'docker-archive' }): Promise<void>;
+  pull(reference: string, options?: TransferOptions): Promise<Image>;
+  push(image: Image, reference: string, options?: TransferOptions): Promise<void>;
+  /** An image of these layers and this config, named if a name is given. */
+  createImage(options: { layers: readonly Layer[]; config?: Partial<ImageConfig>; name?: string }): Promise<Image>;
+  layer(digestOrChainId: string): Promise<Layer>;
+  layers(): AsyncIterable<Layer>;
+  image(nameOrDigest: string): Promise<Image>;
+  images(): AsyncIterable<Image>;
+  tree(): Promise<LayerTree>;
+  remove(what: Layer | Image): Promise<void>;
+  gc(): Promise<{ removed: readonly string[]; freedBytes: number }>;
+  verify(): Promise<{ ok: boolean; checked: number; problems: readonly { digest: string; problem: string }[] }>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: there are no instances
+export class LayerStore {
+  private constructor() {
+    throw unavailable.error('LayerStore');
+  }
+  static open(_directory: string): Promise<LayerStore> {
+    return unavailable('LayerStore.open');
+  }
+}
+
+export interface Bridge extends AsyncDisposable {
+  readonly name: string;
+  attach(namespace: NetNamespace, options?: Pick<NetworkOptions, 'address' | 'mac' | 'bandwidth'> & { hostname?: string }): Promise<{ addresses: readonly string[] }>;
+  delete(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: there are no instances
+export class Bridge {
+  private constructor() {
+    throw unavailable.error('Bridge');
+  }
+  static create(_options: { name?: string; subnet: string | readonly string[]; masquerade?: boolean }): Promise<Bridge> {
+    return unavailable('Bridge.create');
+  }
+}
+
+export function probe(): Promise<HostReport> {
+  return unavailable('probe');
+}
+export function reap(): Promise<ReapReport> {
+  return unavailable('reap');
+}

@@ -1,0 +1,143 @@
+import type { Explanation } from '../spawn/types.js';
+import type { PlanBuilder } from './builder.js';
+import * as k from './constants.js';
+import { syscallOf } from './failure.js';
+import type { Slot, Step } from './steps.js';
+
+/** The plan as the system calls that it makes, in order. */
+export function explanationOf(plan: PlanBuilder): Explanation {
+  const lines: { side: 'parent' | 'child'; step: string; syscall: string; args: string[] }[] = [];
+  const tell = (side: 'parent' | 'child', steps: readonly Step[]): void => {
+    for (const step of steps) lines.push({ side, step: stepText(step), syscall: syscallOf(step.kind), args: step.args.map((arg, index) => argument(step, arg, index)) });
+  };
+  tell('parent', plan.steps.parent);
+  const maps = (flags: number): void => {
+    if (plan.oomScoreAdj !== undefined) lines.push({ side: 'parent', step: 'write oom_score_adj', syscall: 'write', args: ['/proc/PID/oom_score_adj', String(plan.oomScoreAdj)] });
+    if (!plan.idMap || !(flags & k.CLONE_NEWUSER)) return;
+    for (const kind of ['uid', 'gid'] as const) {
+      const map = plan.idMap[kind];
+      if (typeof map === 'string') lines.push({ side: 'parent', step: `write ${kind}_map`, syscall: 'write', args: [`/proc/PID/${kind}_map`, quote(map)] });
+      else lines.push({ side: 'parent', step: `map ids with new${kind}map`, syscall: 'execve', args: [...map] });
+    }
+  };
+  if (plan.joinFlags >= 0) {
+    lines.push({ side: 'parent', step: 'make the joiner', syscall: 'clone3', args: [cloneFlags(plan.joinFlags, ['CLONE_VM', 'CLONE_FILES', 'CLONE_CLEAR_SIGHAND'])] });
+    maps(plan.joinFlags);
+    tell('child', plan.steps.join);
+  }
+  if (plan.cloneFlags !== 0) {
+    lines.push({ side: 'parent', step: 'make the namespaces', syscall: 'clone3', args: [cloneFlags(plan.cloneFlags, ['CLONE_VM', 'CLONE_PIDFD', 'CLONE_CLEAR_SIGHAND', ...(plan.joinFlags >= 0 ? ['CLONE_PARENT'] : [])])] });
+    if (plan.joinFlags < 0) maps(plan.cloneFlags);
+    tell('child', plan.steps.child);
+  }
+  const steps = lines.map((line, index) => ({ index, ...line }));
+  return {
+    steps,
+    toString: () => {
+      const rows: string[] = [];
+      let side: string | undefined;
+      let step: string | undefined;
+      for (const line of steps) {
+        if (line.side !== side) rows.push(`${line.side}:`);
+        if (line.step !== step || line.side !== side) rows.push(`  # ${line.step}`);
+        [side, step] = [line.side, line.step];
+        rows.push(`  ${String(line.index).padStart(3)}  ${line.syscall}(${line.args.join(', ')})`);
+      }
+      return rows.join('\n');
+    },
+  };
+}
+
+function stepText(step: Step): string {
+  return step.path === undefined || step.label.includes(step.path) ? step.label : `${step.label} ${step.path}`;
+}
+
+function argument(step: Step, arg: Step['args'][number], index: number): string {
+  if (arg === null) return 'NULL';
+  if (typeof arg === 'string') return quote(arg);
+  if (typeof arg === 'number') return symbolic(step.kind, index, arg);
+  if (arg instanceof Uint8Array) return bytesText(arg);
+  if (Array.isArray(arg)) {
+    const words = arg as readonly string[];
+    // The environment may hold secrets: its names are enough.
+    if (step.kind.startsWith('exec') && index === step.args.length - (step.kind === 'exec' ? 1 : 2)) return `[${words.map((word) => word.split('=')[0]).join(', ')}]`;
+    return `[${words.map(quote).join(', ')}]`;
+  }
+  const slot = arg as Slot;
+  return slot.slot < 0 ? slot.name : `<${slot.name}>`;
+}
+
+const quote = (text: string): string => JSON.stringify(text.length > 120 ? `${text.slice(0, 117)}...` : text);
+
+function bytesText(bytes: Uint8Array): string {
+  const text = Buffer.from(bytes).toString('latin1');
+  if (/^[\x20-\x7e\n]+$/.test(text)) return quote(text);
+  return `{${bytes.byteLength} bytes: ${Buffer.from(bytes.subarray(0, 32)).toString('hex')}${bytes.byteLength > 32 ? '…' : ''}}`;
+}
+
+type Names = readonly (readonly [value: number, name: string])[];
+
+const named = (...names: (keyof typeof k)[]): Names => names.map((name) => [k[name] as number, name]);
+const openFlags = named('O_WRONLY', 'O_RDWR', 'O_CREAT', 'O_EXCL', 'O_NOCTTY', 'O_NONBLOCK', 'O_DIRECTORY', 'O_NOFOLLOW', 'O_CLOEXEC', 'O_PATH');
+const treeFlags: Names = [[k.OPEN_TREE_CLONE, 'OPEN_TREE_CLONE'], [k.OPEN_TREE_CLOEXEC, 'OPEN_TREE_CLOEXEC'], [k.AT_RECURSIVE, 'AT_RECURSIVE'], [k.AT_EMPTY_PATH, 'AT_EMPTY_PATH']];
+const mountAttributes = named('MOUNT_ATTR_RDONLY', 'MOUNT_ATTR_NOSUID', 'MOUNT_ATTR_NODEV', 'MOUNT_ATTR_NOEXEC');
+const atFlags = named('AT_EMPTY_PATH', 'AT_RECURSIVE', 'AT_SYMLINK_NOFOLLOW');
+const namespaceNames = named('CLONE_NEWUSER', 'CLONE_NEWNS', 'CLONE_NEWPID', 'CLONE_NEWNET', 'CLONE_NEWIPC', 'CLONE_NEWUTS', 'CLONE_NEWCGROUP', 'CLONE_NEWTIME');
+
+/** kind.index of an argument → the names of its bits. */
+const flagArguments: Readonly<Record<string, Names>> = {
+  'openat.2': openFlags,
+  'open_tree.2': treeFlags,
+  'fsmount.1': [[k.FSMOUNT_CLOEXEC, 'FSMOUNT_CLOEXEC']],
+  'fsmount.2': mountAttributes,
+  'fsopen.1': [[k.FSOPEN_CLOEXEC, 'FSOPEN_CLOEXEC']],
+  'move_mount.4': named('MOVE_MOUNT_F_EMPTY_PATH', 'MOVE_MOUNT_T_EMPTY_PATH'),
+  'mount_setattr.2': atFlags,
+  'fchownat.4': atFlags,
+  'execveat.4': atFlags,
+  'setns.1': namespaceNames,
+  'unshare.0': namespaceNames,
+  'umount2.1': named('MNT_DETACH'),
+  'close_range.2': named('CLOSE_RANGE_CLOEXEC'),
+  'socket.1': [[k.SOCK_CLOEXEC, 'SOCK_CLOEXEC'], [k.SOCK_DGRAM, 'SOCK_DGRAM']],
+};
+
+/** kind.index → the name of each value. */
+const valueArguments: Readonly<Record<string, Names>> = {
+  'fsconfig.1': [[0, 'FSCONFIG_SET_FLAG'], [1, 'FSCONFIG_SET_STRING'], [6, 'FSCONFIG_CMD_CREATE']],
+  'fsconfig_fd.1': [[5, 'FSCONFIG_SET_FD']],
+  'prctl.0': named('PR_SET_PDEATHSIG', 'PR_SET_DUMPABLE', 'PR_SET_KEEPCAPS', 'PR_SET_NO_NEW_PRIVS', 'PR_CAP_AMBIENT'),
+  'ioctl.1': named('SIOCSIFFLAGS', 'TIOCSWINSZ', 'TIOCSPTLCK'),
+  'ioctl_number.1': named('TIOCSCTTY', 'TIOCGPTPEER'),
+  'rt_sigprocmask.0': named('SIG_SETMASK'),
+  'socket.0': named('AF_INET'),
+};
+const octalArguments = new Set(['mkdirat.2', 'mknodat.2', 'openat.3', 'fchmodat.2', 'umask.0']);
+
+function symbolic(kind: string, index: number, value: number): string {
+  const key = `${kind}.${index}`;
+  const flags = flagArguments[key];
+  if (flags) return bits(value, flags);
+  const name = valueArguments[key]?.find(([known]) => known === value)?.[1];
+  if (name) return name;
+  if (octalArguments.has(key)) return `0${value.toString(8)}`;
+  return String(value);
+}
+
+function bits(value: number, names: Names): string {
+  let rest = value;
+  const found: string[] = [];
+  for (const [bit, name] of names) {
+    if (bit !== 0 && (value & bit) === bit) {
+      found.push(name);
+      rest &= ~bit;
+    }
+  }
+  if (rest !== 0 || found.length === 0) found.push(rest === 0 ? '0' : `0x${(rest >>> 0).toString(16)}`);
+  return found.join('|');
+}
+
+function cloneFlags(flags: number, always: readonly string[]): string {
+  const asked = flags === 0 ? [] : bits(flags, namespaceNames).split('|');
+  return [...always, ...asked].join('|');
+}

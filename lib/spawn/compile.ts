@@ -1,0 +1,377 @@
+// Settings → plan: the order of everything that happens between the clone and execve.
+
+import { IsolationError } from '../errors.js';
+import { caller } from '../host/caller.js';
+import { native } from '../native.js';
+import { namespaceFlags, namespaceTypes } from '../namespace/flags.js';
+import { Namespace } from '../namespace/namespace.js';
+import type { IdMap, NamespaceType } from '../namespace/types.js';
+import { PlanBuilder } from '../plan/builder.js';
+import * as k from '../plan/constants.js';
+import { cwd, type Slot } from '../plan/steps.js';
+import * as structs from '../plan/structs.js';
+import { mountDev, openTerminal } from '../rootfs/devices.js';
+import { cloneMount, newFilesystem, openDirectory } from '../rootfs/filesystem.js';
+import { type HostRoot, ordinaryHostRoot, privilegedHostRoot } from '../rootfs/host-root.js';
+import { maskPaths, mountProc, mountSys, readonlyPaths } from '../rootfs/kernel-filesystems.js';
+import { overlay, tmpfsUpper } from '../rootfs/overlay.js';
+import { defaultUpperSize, idTexts, type RootUse } from '../rootfs/overlay-rootfs.js';
+import { attachRoot, makePrivate, makeReadonly, pivot, type RootMount } from '../rootfs/root-mount.js';
+import { type Ids, outside } from '../security/id-map.js';
+import { writeOwnIdMap } from '../security/own-id-map.js';
+import { writeTimeOffsets } from '../security/time-offsets.js';
+import { addMounts } from './mounts.js';
+import type { Settings, UserSetting } from './settings.js';
+
+/** What a plan needs that had to be found or made before. Descriptors in `stdio` and `tty` are the plan's; the rest is borrowed. */
+export interface Context {
+  readonly ids: Ids | undefined;
+  readonly user: UserSetting;
+  /** Roots that are borrowed: the spawn's own, and those of its overlay mounts. */
+  readonly rootUse: RootUse | undefined;
+  readonly overlayUses: readonly RootUse[];
+  readonly hostRoot: HostRoot | undefined;
+  /** The program's descriptors 0, 1, …; all numbers are above those. */
+  readonly stdio: readonly number[];
+  /** A socket for the terminal's master. */
+  readonly terminalChannel: number | undefined;
+  readonly init: { readonly program: number; readonly status: number; readonly pidfdSocket: number } | undefined;
+}
+
+export interface Compiled {
+  readonly plan: PlanBuilder;
+  readonly namespaces: Readonly<Record<NamespaceType, 'new' | 'host' | 'joined'>>;
+  readonly missing: readonly string[];
+}
+
+export function compile(settings: Settings, context: Context): Compiled {
+  const { namespaces } = settings;
+  const plan = new PlanBuilder();
+  const who = caller();
+  // Given descriptors first: they are the plan's even if what follows throws.
+  const stdio = context.stdio.map((fd, index) => plan.slot(`descriptor ${index}`, fd));
+  const channel = context.terminalChannel === undefined ? undefined : plan.slot('terminal channel', context.terminalChannel);
+  const init = context.init && {
+    program: plan.slot('init', context.init.program),
+    status: plan.slot('status', context.init.status),
+    socket: plan.slot('pidfd socket', context.init.pidfdSocket),
+  };
+  const borrow = (name: string, fd: number): Slot => plan.slot(name, native().duplicate(fd, 64));
+
+  const owner = ownerOf(settings, context);
+  const kinds = Object.fromEntries(
+    namespaceTypes.map((type) => {
+      const choice = namespaces[type];
+      if (type === 'user' && owner.user !== undefined) return [type, choice === 'new' && owner.own ? 'new' : 'joined'];
+      return [type, choice === 'new' || choice === 'host' ? choice : 'joined'];
+    }),
+  ) as Compiled['namespaces'];
+  const newUser = kinds.user === 'new' && owner.user === undefined;
+  for (const type of namespaceTypes) {
+    if (namespaces[type] === 'new' && (type !== 'user' || newUser)) plan.cloneFlags |= namespaceFlags[type];
+  }
+  const parent = borrow('this process', parentPidfd());
+
+  plan.in('join');
+  joinNamespaces(plan, settings, owner, borrow);
+  const ownsMounts = namespaces.mount === 'new';
+  const setup = plan.joinFlags >= 0 && owner.mount !== undefined ? 'join' : 'parent';
+  const privileged = who.privileged && owner.mount === undefined;
+  if (owner.mount !== undefined && plan.joinFlags < 0) throw new Error('unreachable: an owner without a joiner');
+
+  // Detached mounts that are made ahead of the clone, by whoever may: us, or a joiner.
+  const made: RootMount[] = [];
+  let missing: readonly string[] = [];
+  const userns = context.ids?.userns;
+  const usernsSlot = userns !== undefined && newUser && ownsMounts ? borrow('user namespace', userns) : undefined;
+  const usernsFd = usernsSlot === undefined ? undefined : plan.given(usernsSlot);
+  if (ownsMounts) {
+    plan.in(setup);
+    if (context.rootUse) {
+      for (const { target, fd } of context.rootUse.mounts) {
+        plan.label(target === '/' ? 'copy the root' : 'copy a part of the root', target);
+        made.push({ target, mount: plan.open(`copy of ${target}`, 'open_tree', [borrow(`root ${target}`, fd), '', k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_EMPTY_PATH]) });
+      }
+      missing = context.rootUse.missing;
+    } else if (privileged) {
+      const ownerIds = newUser && context.ids ? { uid: outside(context.ids.map.uids, 0) ?? 0, gid: outside(context.ids.map.gids, 0) ?? 0 } : undefined;
+      plan.in('parent');
+      if (typeof settings.rootfs === 'string') made.push(directoryRoot(plan, settings.rootfs, settings.readonly, usernsFd, ownerIds));
+      else if (context.hostRoot) {
+        const space = tmpfsUpper(plan, defaultUpperSize, ownerIds);
+        made.push(...privilegedHostRoot(plan, context.hostRoot, borrow('kit', context.hostRoot.kit?.fd ?? -1), space, usernsFd));
+        missing = context.hostRoot.missing;
+      }
+    }
+  }
+  const mounts = ownsMounts ? addMounts(plan, settings.mounts, { privileged, setup, userns: usernsFd, uses: context.overlayUses, borrow }) : undefined;
+
+  plan.in('child');
+  resetSignals(plan, who.ignoredSignals);
+  dieWithParent(plan, settings);
+  if (newUser && context.ids) becomeRoot(plan, context.ids);
+  else if (kinds.user === 'joined') enterIds(plan);
+  dieWithParent(plan, settings);
+  if (settings.timeOffsets) writeTimeOffsets(plan, settings.timeOffsets);
+
+  let pts: Slot | undefined;
+  let root: Slot | undefined;
+  if (ownsMounts) {
+    makePrivate(plan);
+    if (made.length === 0) {
+      if (typeof settings.rootfs === 'string') made.push(directoryRoot(plan, settings.rootfs, settings.readonly, undefined, undefined));
+      else if (context.hostRoot) {
+        const built = ordinaryHostRoot(plan, context.hostRoot, tmpfsUpper(plan, defaultUpperSize, undefined));
+        made.push(...built.mounts);
+        missing = built.missing;
+      }
+    }
+    root = attachRoot(plan, made);
+    mountProc(plan, root, '/proc', namespaces.pid !== 'host');
+    mountSys(plan, root, '/sys', namespaces.net === 'new');
+    const kit = privileged && context.hostRoot?.kit ? borrow('kit', context.hostRoot.kit.fd) : undefined;
+    const dev = kit && plan.in('parent') && cloneKit(plan, kit, 'dev', usernsFd);
+    const blank = kit && cloneKit(plan, kit, 'blank', undefined);
+    plan.in('child');
+    pts = mountDev(plan, root, dev, namespaces.ipc === 'new');
+    mounts?.(root);
+    plan.label('make an empty directory for masks');
+    maskPaths(plan, root, settings.maskedPaths, blank ?? newFilesystem(plan, 'tmpfs', { mode: '0555' }, k.MOUNT_ATTR_RDONLY));
+    writeSysctls(plan, root, settings.sysctl);
+    readonlyPaths(plan, root, settings.readonlyPaths);
+    if (settings.readonly) makeReadonly(plan, root);
+  }
+  if (namespaces.net === 'new') bringUpLoopback(plan);
+  nameHost(plan, settings);
+  const terminal = settings.tty && channel && pts ? openTerminal(plan, pts, channel, structs.windowSize(settings.tty.columns, settings.tty.rows)) : undefined;
+  if (root) pivot(plan);
+  plan.label('enter the working directory', settings.cwd ?? '/').add('chdir', [settings.cwd ?? '/']);
+  limit(plan, settings);
+  connectStreams(plan, settings, stdio, terminal, context.user, init);
+  if (settings.capabilities === 'caller') dieWithParent(plan, settings);
+  else dropPrivileges(plan, settings, context.user, kinds.user === 'host');
+  if (!settings.detached) plan.label('make sure that the parent lives').add('expect_alive', [parent]);
+  const highest = settings.stdio.length + (init ? 2 : 0);
+  plan.label('close all other descriptors').add('close_range', [highest, 0xffffffff, k.CLOSE_RANGE_CLOEXEC]);
+  plan.label('unblock signals').add('rt_sigprocmask', [k.SIG_SETMASK, structs.noSignals, 0, 8]);
+  execute(plan, settings, init?.program);
+  if (context.ids && newUser && context.ids.writer !== 'child') plan.idMap = idTexts(context.ids);
+  plan.oomScoreAdj = settings.oomScoreAdj;
+  return { plan, namespaces: kinds, missing };
+}
+
+let pidfd: number | undefined;
+function parentPidfd(): number {
+  pidfd ??= native().openProcess(process.pid);
+  return pidfd;
+}
+
+interface Owner {
+  readonly user: number | undefined;
+  readonly mount: number | undefined;
+  /** The namespaces are those of a root of ours: the ids are new, as far as the caller can tell. */
+  readonly own: boolean;
+  /** A descriptor opened here, to be given to the plan. */
+  readonly opened: boolean;
+}
+
+/**
+ * Whose user namespace the child enters instead of getting a new one: the one that was asked for, the one that owns a borrowed
+ * root's mounts, or, for an ordinary user, the one that owns a namespace to be joined, as nobody else may join it.
+ */
+function ownerOf(settings: Settings, context: Context): Owner {
+  const owners = [context.rootUse, ...context.overlayUses].flatMap((use) => (use?.owner ? [use.owner] : []));
+  const [first] = owners;
+  if (owners.some((other) => other !== first)) {
+    throw new IsolationError('ERR_CLOISTER_ROOTFS', 'these OverlayRootfs have different owners, and a process can only be in one user namespace', {
+      step: 'enter the user namespace of a root',
+      hint: 'Give them the same idMap.',
+    });
+  }
+  const { user } = settings.namespaces;
+  if (user instanceof Namespace) return { user: user.fd, mount: undefined, own: false, opened: false };
+  if (first) return { user: first.user, mount: first.mount, own: true, opened: false };
+  if (user === 'new' && !caller().privileged) {
+    for (const type of namespaceTypes) {
+      const choice = settings.namespaces[type];
+      if (!(choice instanceof Namespace)) continue;
+      const fd = native().namespaceOwner(choice.fd);
+      if (fd >= 0) return { user: fd, mount: undefined, own: false, opened: true };
+    }
+  }
+  return { user: undefined, mount: undefined, own: false, opened: false };
+}
+
+function joinNamespaces(plan: PlanBuilder, settings: Settings, owner: Owner, borrow: (name: string, fd: number) => Slot): void {
+  const joined = namespaceTypes.flatMap((type) => {
+    const choice = settings.namespaces[type];
+    return choice instanceof Namespace && type !== 'user' ? [{ type, fd: choice.fd }] : [];
+  });
+  if (owner.user === undefined && joined.length === 0) return;
+  plan.joinFlags = 0;
+  // Whoever is in that pid namespace already could look into the memory that we still share with Node: ptrace(2), "dumpable".
+  if (joined.some(({ type }) => type === 'pid')) plan.label('become unreadable').add('prctl', [k.PR_SET_DUMPABLE, 0, 0, 0, 0]);
+  if (owner.user !== undefined) {
+    const slot = owner.opened ? plan.slot('user namespace', owner.user) : borrow('user namespace', owner.user);
+    plan.label('join the user namespace').add('setns', [slot, k.CLONE_NEWUSER]);
+  }
+  if (owner.mount !== undefined) plan.label('join the mount namespace of the root').add('setns', [borrow('mount namespace', owner.mount), k.CLONE_NEWNS]);
+  // The mount namespace last: it changes what paths mean.
+  for (const { type, fd } of joined.sort((a, b) => Number(a.type === 'mount') - Number(b.type === 'mount'))) {
+    plan.label(`join the ${type} namespace`).add('setns', [borrow(`${type} namespace`, fd), namespaceFlags[type]]);
+    // timens_install refuses whoever shares memory.
+    if (type === 'time') plan.ownMemory = true;
+  }
+}
+
+function directoryRoot(plan: PlanBuilder, path: string, readonly: boolean, userns: number | undefined, owner: { uid: number; gid: number } | undefined): RootMount {
+  plan.label('use a directory as root', path);
+  const ordinary = plan.section === 'child';
+  if (!readonly) return { target: '/', mount: cloneMount(plan, cwd, path, { recursive: true, userns, attributes: k.MOUNT_ATTR_NODEV }) };
+  // Mount points that are missing are made in a layer of our own, and not in the caller's directory.
+  const lower = ordinary ? openDirectory(plan, cwd, path) : cloneMount(plan, cwd, path, { userns });
+  const space = tmpfsUpper(plan, 2 ** 20, owner);
+  plan.label('use a directory as root', path);
+  return { target: '/', mount: overlay(plan, space, { lowers: [lower], userxattr: ordinary, volatile: false }) };
+}
+
+function cloneKit(plan: PlanBuilder, kit: Slot, part: string, userns: number | undefined): Slot {
+  plan.label('copy what all roots share', `/${part}`);
+  return cloneMount(plan, kit, part, { userns });
+}
+
+/** CLONE_CLEAR_SIGHAND leaves ignored signals ignored; a program expects none to be (signal(7), execve(2)). */
+function resetSignals(plan: PlanBuilder, ignored: readonly number[]): void {
+  plan.label('reset ignored signals');
+  for (const signal of ignored) plan.add('rt_sigaction', [signal, structs.defaultSignalAction, 0, 8]);
+}
+
+/** Again after each change of credentials, which clears it: prctl(2), PR_SET_PDEATHSIG. */
+function dieWithParent(plan: PlanBuilder, { detached }: Settings): void {
+  if (!detached) plan.label('die with the parent').add('prctl', [k.PR_SET_PDEATHSIG, k.SIGKILL, 0, 0, 0]);
+}
+
+function becomeRoot(plan: PlanBuilder, ids: Ids): void {
+  if (ids.writer === 'child') {
+    // Privileged, nothing needs to be given up; else setgroups must be, and the caller's groups stay.
+    writeOwnIdMap(plan, ids.map, caller().mayMapRanges);
+    const root = { uid: ids.map.uids[0]?.inside ?? 0, gid: ids.map.gids[0]?.inside ?? 0 };
+    plan.label('become root inside').add('setresgid', [root.gid, root.gid, root.gid]);
+    plan.add('setresuid', [root.uid, root.uid, root.uid]);
+    return;
+  }
+  plan.label('wait for the id maps').add('await_ids', []);
+  plan.label('become root inside').add('setgroups', [0, null]);
+  const root = firstIds(ids.map);
+  plan.add('setresgid', [root.gid, root.gid, root.gid]);
+  plan.add('setresuid', [root.uid, root.uid, root.uid]);
+}
+
+/** 0, or the first that is mapped: files that are made while the root is put together need an owner with a name. */
+function firstIds(map: IdMap): { uid: number; gid: number } {
+  const first = (ranges: IdMap['uids']): number => (outside(ranges, 0) === undefined ? (ranges[0]?.inside ?? 0) : 0);
+  return { uid: first(map.uids), gid: first(map.gids) };
+}
+
+function enterIds(plan: PlanBuilder): void {
+  // EINVAL: that namespace has no root. EPERM: it was made by an ordinary user, and setgroups given up.
+  plan.label('become root inside').add('setgroups', [0, null], { tolerate: [k.EPERM, k.EINVAL] });
+  plan.add('setresgid', [0, 0, 0], { tolerate: [k.EINVAL] });
+  plan.add('setresuid', [0, 0, 0], { tolerate: [k.EINVAL] });
+}
+
+/** netdevice(7). Addresses 127.0.0.1 and ::1 come with it. */
+function bringUpLoopback(plan: PlanBuilder): void {
+  plan.label('bring up the loopback device', 'lo');
+  const socket = plan.open('socket', 'socket', [k.AF_INET, k.SOCK_DGRAM | k.SOCK_CLOEXEC, 0]);
+  plan.add('ioctl', [socket, k.SIOCSIFFLAGS, structs.interfaceFlags('lo', k.IFF_UP)]);
+  plan.add('close', [socket]);
+}
+
+function nameHost(plan: PlanBuilder, { hostname, domainname, namespaces }: Settings): void {
+  if (namespaces.uts !== 'new') return;
+  plan.label('set the host name').add('sethostname', [Buffer.from(hostname ?? 'cloister')]);
+  if (domainname !== undefined) plan.label('set the domain name').add('setdomainname', [Buffer.from(domainname)]);
+}
+
+function writeSysctls(plan: PlanBuilder, root: Slot, sysctls: Settings['sysctl']): void {
+  const file = sysctls.length > 0 ? plan.slot('sysctl') : undefined;
+  for (const [path, value] of sysctls) {
+    plan.label('set a sysctl', `/proc/sys/${path}`);
+    const how = structs.openHow(k.O_WRONLY | k.O_CLOEXEC, k.RESOLVE_IN_ROOT | k.RESOLVE_NO_SYMLINKS);
+    plan.add('openat2', [root, `proc/sys/${path}`, how], { out: file });
+    plan.add('write', [file as Slot, Buffer.from(value)]);
+    plan.add('close', [file as Slot]);
+  }
+}
+
+function limit(plan: PlanBuilder, { rlimits, umask }: Settings): void {
+  for (const { number, name, soft, hard } of rlimits) {
+    plan.label('set a resource limit', `RLIMIT_${name.toUpperCase()}`).add('prlimit64', [0, number, structs.resourceLimit(soft, hard)]);
+  }
+  plan.label('set the umask').add('umask', [umask]);
+}
+
+function connectStreams(plan: PlanBuilder, settings: Settings, stdio: readonly Slot[], terminal: Slot | undefined, user: UserSetting, init: { status: Slot; socket: Slot } | undefined): void {
+  if (terminal) {
+    // So that the program can open its terminal by name once more.
+    plan.label('connect the terminal').add('fchownat', [terminal, '', user.uid, user.gid, k.AT_EMPTY_PATH]);
+  }
+  plan.label('connect the streams');
+  for (const index of settings.stdio.keys()) plan.add('dup3', [terminal && index < 3 ? terminal : (stdio[index] as Slot), index, 0]);
+  if (init) {
+    plan.add('dup3', [init.status, settings.stdio.length, 0]);
+    plan.add('dup3', [init.socket, settings.stdio.length + 1, 0]);
+  }
+  // A session of its own: no terminal of ours to push input into (CVE-2017-5226). With init, it is the program that has one.
+  if (init) return;
+  plan.label('begin a session').add('setsid', []);
+  if (terminal) plan.add('ioctl_number', [terminal, k.TIOCSCTTY, 0]);
+}
+
+function dropPrivileges(plan: PlanBuilder, settings: Settings, user: UserSetting, hostUser: boolean): void {
+  const sets = settings.capabilities;
+  if (sets === 'caller') return;
+  plan.label('drop capabilities');
+  // Inside a user namespace every process begins with all of them; a caller without a new one has those it has.
+  plan.add('drop_bounding', [Number(sets.bounding), caller().lastCapability]);
+  if (user.uid !== 0) plan.add('prctl', [k.PR_SET_KEEPCAPS, 1, 0, 0, 0]);
+  plan.label('become the user', `${user.uid}:${user.gid}`);
+  // EPERM: an ordinary user's namespace, where setgroups was given up; nobody asked for groups there (checked before).
+  plan.add('setgroups', [user.groups.length, user.groups.length === 0 ? null : structs.groupList(user.groups)], {
+    tolerate: user.groups.length === 0 && !hostUser ? [k.EPERM] : [],
+  });
+  plan.add('setresgid', [user.gid, user.gid, user.gid]);
+  plan.add('setresuid', [user.uid, user.uid, user.uid]);
+  plan.label('drop capabilities');
+  plan.add('capset', [structs.capabilityHeader(), structs.capabilityData(sets.effective, sets.permitted, sets.inheritable)]);
+  plan.add('prctl', [k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0]);
+  for (let number = 0; number <= caller().lastCapability; number++) {
+    if ((sets.ambient >> BigInt(number)) & 1n) plan.add('prctl', [k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_RAISE, number, 0, 0]);
+  }
+  if (settings.noNewPrivileges) plan.label('set no_new_privs').add('prctl', [k.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0]);
+  dieWithParent(plan, settings);
+}
+
+/** Where execvp(3) would look for the program. */
+export function candidates({ command, env }: Settings): string[] {
+  if (command.includes('/')) return [command];
+  const path = env['PATH'] ?? '/bin:/usr/bin';
+  return path.split(':').map((directory) => (directory === '' ? command : `${directory}/${command}`));
+}
+
+function execute(plan: PlanBuilder, settings: Settings, init: Slot | undefined): void {
+  const paths = candidates(settings);
+  const argv = [settings.command, ...settings.args];
+  const environment = Object.entries(settings.env).map(([name, value]) => `${name}=${value}`);
+  plan.label('execute the program', settings.command);
+  if (!init) {
+    plan.add('exec', [paths, argv, environment]);
+    return;
+  }
+  plan.label('execute init');
+  const count = settings.stdio.length;
+  const words = ['cloister-init', String(count), String(count + 1), settings.tty ? '1' : '0', String(paths.length), ...paths, ...argv];
+  plan.add('execveat', [init, '', words, environment, k.AT_EMPTY_PATH]);
+}
+

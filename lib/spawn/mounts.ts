@@ -1,0 +1,129 @@
+import { statSync } from 'node:fs';
+import type { PlanBuilder } from '../plan/builder.js';
+import * as k from '../plan/constants.js';
+import { cwd, type Section, type Slot } from '../plan/steps.js';
+import { mountAttr } from '../plan/structs.js';
+import { cloneMount, newFilesystem, openDirectory } from '../rootfs/filesystem.js';
+import { mountProc, mountSys } from '../rootfs/kernel-filesystems.js';
+import { overlayOf } from '../rootfs/overlay.js';
+import type { RootUse } from '../rootfs/overlay-rootfs.js';
+import { attach, openTarget } from '../rootfs/targets.js';
+import type { MountSetting } from './settings.js';
+
+export interface MountContext {
+  readonly privileged: boolean;
+  /** Where copies of an OverlayRootfs's mounts are made. */
+  readonly setup: Section;
+  /** The sandbox's ids, as a descriptor of ours: where there is one, binds show their owners rightly. */
+  readonly userns: number | undefined;
+  /** Of the overlay mounts with a `source`, in their order. */
+  readonly uses: readonly RootUse[];
+  readonly borrow: (name: string, fd: number) => Slot;
+}
+
+/**
+ * Opens what is mounted while names still mean the host's files, and as whom it must be: by us if we are privileged, as the
+ * child may be nobody out here. What it returns adds the steps that attach it all inside, in order.
+ */
+export function addMounts(plan: PlanBuilder, mounts: readonly MountSetting[], context: MountContext): (root: Slot) => void {
+  const uses = [...context.uses];
+  const opening: Section = context.privileged ? 'parent' : 'child';
+  const attachers = mounts.map((mount) => prepare(plan, mount, context, opening, uses));
+  return (root) => {
+    for (const add of attachers) add(root);
+  };
+}
+
+function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, opening: Section, uses: RootUse[]): (root: Slot) => void {
+  const label = (): PlanBuilder => plan.label(`mount ${mount.type}`, mount.target);
+  const early = (make: () => Slot): (() => Slot) => {
+    if (opening !== 'parent') return make;
+    plan.in('parent');
+    const slot = make();
+    return () => slot;
+  };
+  const place = (root: Slot, slot: Slot, create: 'directory' | 'file'): void => {
+    label();
+    attach(plan, slot, openTarget(plan, root, mount.target, { create }));
+    plan.add('close', [slot]);
+  };
+  switch (mount.type) {
+    case 'bind': {
+      const create = isFile(mount.source) ? 'file' : 'directory';
+      const source = early(() => bind(plan, mount, context));
+      return (root) => place(root, source(), create);
+    }
+    case 'tmpfs':
+      return (root) => {
+        label();
+        const options = { mode: mount.mode.toString(8), ...(mount.size === undefined ? {} : { size: String(mount.size) }) };
+        place(root, newFilesystem(plan, 'tmpfs', options, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV), 'directory');
+      };
+    case 'proc':
+      return (root) => mountProc(plan, root, mount.target, true);
+    case 'sysfs':
+      return (root) => mountSys(plan, root, mount.target, true);
+    case 'devpts':
+    case 'mqueue':
+    case 'cgroup':
+      return (root) => {
+        label();
+        const attributes = k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC | (mount.type === 'devpts' ? 0 : k.MOUNT_ATTR_NODEV);
+        const options: Record<string, string> = mount.type === 'devpts' ? { ptmxmode: '0666', mode: '0620' } : {};
+        place(root, newFilesystem(plan, mount.type === 'cgroup' ? 'cgroup2' : mount.type, options, attributes), 'directory');
+      };
+    case 'file':
+      return (root) => {
+        label();
+        const base = newFilesystem(plan, 'tmpfs', { mode: '0755' }, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV);
+        const file = plan.open('file', 'openat', [base, 'file', k.O_WRONLY | k.O_CREAT | k.O_EXCL | k.O_CLOEXEC, mount.mode]);
+        plan.add('write', [file, mount.contents]);
+        plan.add('close', [file]);
+        const copy = plan.open('file mount', 'open_tree', [base, 'file', k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC]);
+        place(root, copy, 'file');
+        plan.add('close', [base]);
+      };
+    case 'overlay': {
+      if ('source' in mount) {
+        const { fd } = (uses.shift() as RootUse).mounts[0] as { fd: number };
+        plan.in(context.setup);
+        label();
+        const copy = plan.open('overlay', 'open_tree', [context.borrow('overlay', fd), '', k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_EMPTY_PATH]);
+        return (root) => place(root, copy, 'directory');
+      }
+      const made = early(() => {
+        label();
+        const open = (path: string): Slot =>
+          context.privileged && context.userns !== undefined ? cloneMount(plan, cwd, path, { userns: context.userns }) : openDirectory(plan, cwd, path);
+        const lowers = [...mount.layers].reverse().map(open);
+        const upper = mount.upper === undefined ? undefined : openDirectory(plan, cwd, mount.upper);
+        const work = mount.work === undefined ? undefined : openDirectory(plan, cwd, mount.work);
+        return overlayOf(plan, { lowers, userxattr: !context.privileged, volatile: false }, upper, work);
+      });
+      return (root) => place(root, made(), 'directory');
+    }
+  }
+}
+
+function bind(plan: PlanBuilder, mount: MountSetting & { type: 'bind' }, { userns, privileged }: MountContext): Slot {
+  plan.label('bind', mount.source);
+  const attributes = k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOSUID | (mount.readonly ? k.MOUNT_ATTR_RDONLY : 0);
+  const copy = cloneMount(plan, cwd, mount.source, { recursive: mount.recursive, attributes });
+  if (privileged && userns !== undefined) {
+    // Apart from the call above, which must not fail: not every file system can map ids, and then owners appear as nobody.
+    plan.add('mount_setattr', [copy, '', k.AT_EMPTY_PATH | (mount.recursive ? k.AT_RECURSIVE : 0), mountAttr({ set: k.MOUNT_ATTR_IDMAP, userns })], {
+      tolerate: [k.EINVAL, k.EPERM],
+    });
+  }
+  return copy;
+}
+
+function isFile(path: string): boolean {
+  try {
+    return !statSync(path).isDirectory();
+  } catch {
+    // The plan's own step says what is wrong with it.
+    return false;
+  }
+}
+

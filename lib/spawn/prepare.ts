@@ -1,0 +1,162 @@
+import { openSync } from 'node:fs';
+import { IsolationError } from '../errors.js';
+import { caller } from '../host/caller.js';
+import { checked, native } from '../native.js';
+import type { IdMap, NamespaceType } from '../namespace/types.js';
+import type { PlanBuilder } from '../plan/builder.js';
+import { explanationOf } from '../plan/explain.js';
+import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
+import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
+import { type Ids, idsFor, outside } from '../security/id-map.js';
+import { compile } from './compile.js';
+import { lookUpUser } from './inside-user.js';
+import type { InitPipes } from './init-channel.js';
+import type { Settings, UserSetting } from './settings.js';
+import type { Streams } from './streams.js';
+import type { Explanation } from './types.js';
+
+/** A compiled plan with all that it borrows, until `release`. */
+export interface Prepared {
+  readonly plan: PlanBuilder;
+  readonly namespaces: Readonly<Record<NamespaceType, 'new' | 'host' | 'joined'>>;
+  readonly idMap: IdMap | undefined;
+  readonly driver: string;
+  readonly missing: readonly string[];
+  readonly init: InitPipes | undefined;
+  readonly execStep: number;
+  release(): void;
+  /** For a plan that will not run: its descriptors too. */
+  discard(): void;
+}
+
+export async function prepare(settings: Settings, streams: Pick<Streams, 'child' | 'terminal'>): Promise<Prepared> {
+  const releases: (() => void)[] = [];
+  const release = (): void => {
+    for (const give of releases.splice(0)) give();
+  };
+  const given = [...streams.child];
+  if (streams.terminal) given.push(streams.terminal.theirs);
+  try {
+    const found = await findAll(settings, releases);
+    const init = settings.init ? openInit(settings.stdio.length + 2) : undefined;
+    if (init) given.push(init.child.program, init.child.status, init.child.pidfdSocket);
+    if (init) own(init.child.status, found.ids);
+    ownPipes(settings, streams, found.ids);
+    const { plan, namespaces, missing } = compile(settings, {
+      ...found,
+      stdio: streams.child,
+      terminalChannel: streams.terminal?.theirs,
+      init: init?.child,
+    });
+    return {
+      plan,
+      namespaces,
+      idMap: found.ids?.map ?? found.rootUse?.ids.map,
+      driver: driverOf(settings),
+      missing,
+      init: init?.ours,
+      execStep: plan.all.length - 1,
+      release,
+      discard: () => {
+        for (const fd of plan.slots()) if (fd >= 0) native().close(fd);
+        if (init) for (const fd of [init.ours.status, init.ours.pidfdSocket]) native().close(fd);
+        release();
+      },
+    };
+  } catch (error) {
+    for (const fd of given) native().close(fd);
+    release();
+    throw error;
+  }
+}
+
+interface Found {
+  readonly ids: Ids | undefined;
+  readonly user: UserSetting;
+  readonly rootUse: RootUse | undefined;
+  readonly overlayUses: readonly RootUse[];
+  readonly hostRoot: HostRoot | undefined;
+}
+
+async function findAll(settings: Settings, releases: (() => void)[]): Promise<Found> {
+  const borrow = async (root: OverlayRootfs): Promise<RootUse> => {
+    const use = await root.use(settings.idMap);
+    releases.push(() => use.release());
+    return use;
+  };
+  const rootUse = settings.rootfs instanceof OverlayRootfs ? await borrow(settings.rootfs) : undefined;
+  const overlayUses: RootUse[] = [];
+  for (const mount of settings.mounts) if (mount.type === 'overlay' && 'source' in mount) overlayUses.push(await borrow(mount.source));
+  const user = typeof settings.user === 'string' ? await lookUpUser(settings.user, rootUse ?? (settings.rootfs as string | undefined)) : settings.user;
+  let ids: Ids | undefined;
+  const shared = rootUse ?? overlayUses[0];
+  if (settings.namespaces.user === 'new') {
+    // Files of a borrowed root are owned by its ids.
+    if (shared) ids = { ...shared.ids, release: () => {} };
+    else {
+      ids = await idsFor(settings.idMap, caller(), user);
+      releases.push(ids.release);
+    }
+    checkUser(user, ids.map);
+  }
+  const needsHost = settings.namespaces.mount === 'new' && !rootUse;
+  return { ids, user, rootUse, overlayUses, hostRoot: needsHost ? await hostRoot() : undefined };
+}
+
+function checkUser(user: UserSetting, map: IdMap): void {
+  const missing = outside(map.uids, user.uid) === undefined ? `uid ${user.uid}` : [user.gid, ...user.groups].find((gid) => outside(map.gids, gid) === undefined);
+  if (missing === undefined) return;
+  throw new IsolationError('ERR_CLOISTER_USER', `${typeof missing === 'string' ? missing : `gid ${missing}`} is not mapped, so nobody can have it inside`, {
+    step: 'choose the user',
+    hint:
+      map.uids.length === 1 && map.uids[0]?.count === 1
+        ? `Only ${map.uids[0].inside} is mapped: an ordinary user has no other ids, unless /etc/subuid and /etc/subgid grant some (and newuidmap is installed).`
+        : 'Choose an id of the map, or another idMap.',
+  });
+}
+
+function driverOf(settings: Settings): string {
+  if (settings.namespaces.mount !== 'new') return 'none';
+  if (settings.rootfs instanceof OverlayRootfs) return settings.rootfs.driver;
+  return typeof settings.rootfs === 'string' && !settings.readonly ? 'directory' : 'overlay';
+}
+
+/** So that the program may open its own streams by name (/dev/stdout): a pipe belongs to who made it. */
+function ownPipes(settings: Settings, streams: Pick<Streams, 'child' | 'terminal'>, ids: Ids | undefined): void {
+  if (streams.terminal) return;
+  for (const [index, fd] of streams.child.entries()) if (settings.stdio[index] === 'pipe') own(fd, ids);
+}
+
+function own(fd: number, ids: Ids | undefined): void {
+  if (ids?.writer !== 'parent') return;
+  native().setOwner(fd, outside(ids.map.uids, 0) ?? 0, outside(ids.map.gids, 0) ?? 0);
+}
+
+let initProgram: number | undefined;
+
+function openInit(least: number): { child: { program: number; status: number; pidfdSocket: number }; ours: InitPipes } {
+  initProgram ??= checked(native().initProgram(), 'memfd_create', 'make init');
+  const [status, statusWrite] = checked(native().pipe(), 'pipe2', 'make init') as [number, number];
+  const [ours, theirs] = checked(native().socketPair(), 'socketpair', 'make init') as [number, number];
+  const up = (fd: number): number => {
+    const higher = checked(native().duplicate(fd, least), 'fcntl', 'make init');
+    native().close(fd);
+    return higher;
+  };
+  return {
+    child: { program: checked(native().duplicate(initProgram, least), 'fcntl', 'make init'), status: up(statusWrite), pidfdSocket: up(theirs) },
+    ours: { status, pidfdSocket: ours },
+  };
+}
+
+/** The plan of such a spawn, without running it. */
+export async function explainSettings(settings: Settings): Promise<Explanation> {
+  const nothing = (): number => openSync('/dev/null', 'r+');
+  const terminal = settings.tty ? { theirs: nothing() } : undefined;
+  const prepared = await prepare(settings, { child: settings.stdio.map(nothing), terminal: terminal as Streams['terminal'] });
+  try {
+    return explanationOf(prepared.plan);
+  } finally {
+    prepared.discard();
+  }
+}

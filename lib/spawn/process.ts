@@ -1,0 +1,406 @@
+import { EventEmitter } from 'node:events';
+import { constants } from 'node:os';
+import type { Duplex, Readable, Writable } from 'node:stream';
+import type { Kept, NativeFailure, NativeProcess, NativeUsage } from '../../types/native.js';
+import { IsolationError } from '../errors.js';
+import { checked, native } from '../native.js';
+import type { NamespaceByType } from '../namespace/types.js';
+import { explainFailure } from '../plan/failure.js';
+import type { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
+import { CgroupError } from '../errors.js';
+import type { CgroupStats } from '../cgroup/types.js';
+import { effectiveSignal } from './effective-signal.js';
+import { InitChannel } from './init-channel.js';
+import { prepare, type Prepared } from './prepare.js';
+import { ProcessNamespaces } from './process-namespaces.js';
+import { type Outcome, resultOf } from './result.js';
+import type { Settings } from './settings.js';
+import { openStreams, type Streams } from './streams.js';
+import type { IsolatedProcess as IsolatedProcessShape, IsolatedResult, ProcessEvents } from './types.js';
+import { signalNumber } from './validate.js';
+
+type Reason = IsolatedResult['reason'];
+
+/** What is running in a sandbox: API and order of events are those of the contract, docs/process.md. */
+export class IsolatedProcess extends EventEmitter<ProcessEvents> implements IsolatedProcessShape {
+  readonly spawnfile: string;
+  readonly spawnargs: readonly string[];
+  readonly stdin: Writable | null = null;
+  readonly stdout: Readable | null = null;
+  readonly stderr: Readable | null = null;
+  readonly stdio: readonly [Writable | null, Readable | null, Readable | null, ...(Duplex | null)[]] = [null, null, null];
+  readonly rootfs?: OverlayRootfs;
+  readonly ports: readonly { host: number; guest: number }[] = [];
+  pid: number | undefined;
+  exitCode: number | null = null;
+  signalCode: NodeJS.Signals | null = null;
+  killed = false;
+
+  readonly #settings: Settings;
+  readonly #began = performance.now();
+  readonly #spawned = new Settled<void>();
+  readonly #exited = new Settled<IsolatedResult>();
+  #watched = false;
+  #state: 'starting' | 'running' | 'ended' = 'starting';
+  #reason: Reason | undefined;
+  /** The signal that a PID 1 without a handler was ended for, by SIGKILL. */
+  #meant: NodeJS.Signals | undefined;
+  readonly #queued: number[] = [];
+  #prepared: Prepared | undefined;
+  #native: NativeProcess | undefined;
+  #streams: Streams | undefined;
+  #init: InitChannel | undefined;
+  #namespaces: ProcessNamespaces | undefined;
+  #failure: IsolationError | undefined;
+  #timers: NodeJS.Timeout[] = [];
+  #onAbort: (() => void) | undefined;
+  #counted = 0;
+  #referenced = true;
+  #openStreams = 0;
+  #closeWhenDone = false;
+  readonly #truncated: boolean[] = [];
+
+  constructor(settings: Settings) {
+    super();
+    this.#settings = settings;
+    this.spawnfile = settings.command;
+    this.spawnargs = [settings.command, ...settings.args];
+    if (typeof settings.rootfs === 'object') this.rootfs = settings.rootfs;
+    try {
+      const streams = openStreams(settings, (index) => (chunk) => this.#meter(index, chunk));
+      this.#streams = streams;
+      this.stdio = streams.parent as unknown as typeof this.stdio;
+      [this.stdin, this.stdout, this.stderr] = this.stdio;
+    } catch (error) {
+      // As everything else that fails before the start, it is told later.
+      queueMicrotask(() => this.#failed(error as IsolationError));
+      return;
+    }
+    this.#watchLimits();
+    void this.#start();
+  }
+
+  /** Resolves when execve has succeeded. Rejects with the `IsolationError` of a failed start, or ERR_CLOISTER_NOT_STARTED. */
+  get spawned(): Promise<void> {
+    this.#watched = true;
+    return this.#spawned.promise;
+  }
+
+  /** Resolves with the result once nothing is left of it. Rejects with the `IsolationError` of a failed start. */
+  get exited(): Promise<IsolatedResult> {
+    this.#watched = true;
+    return this.#exited.promise;
+  }
+
+  /**
+   * The namespaces that it is in, opened when first read; closed at its end, unless pinned. `Namespace.of(process, type)` gives
+   * one to keep. Throws ERR_CLOISTER_NOT_STARTED before 'spawn' and after the end.
+   */
+  get namespaces(): Readonly<NamespaceByType> {
+    if (!this.#namespaces) throw notStarted('its namespaces exist from `spawned` on, to its end');
+    return this.#namespaces.all;
+  }
+
+  /** Sends a signal, by pidfd: never to a stranger. False once it has ended. */
+  kill(signal: NodeJS.Signals | number = 'SIGTERM'): boolean {
+    const number = signalNumber(signal);
+    if (this.#state === 'ended') return false;
+    if (number === 0) return true;
+    if (this.#state === 'starting') {
+      if (number === constants.signals.SIGKILL) this.#cancel();
+      else this.#queued.push(number);
+      this.killed = true;
+      return true;
+    }
+    const sent = this.#send(number);
+    if (sent) this.killed = true;
+    return sent;
+  }
+
+  /** The size of its terminal; the program gets SIGWINCH. Throws ERR_CLOISTER_NO_TTY without `tty`. */
+  resize(columns: number, rows: number): void {
+    const stream = this.#streams?.terminal?.stream;
+    if (!stream) throw new IsolationError('ERR_CLOISTER_NO_TTY', 'only a process with `tty` can be resized');
+    stream.resize(columns, rows);
+  }
+
+  stats(): Promise<CgroupStats> {
+    return Promise.reject(new CgroupError('ERR_CLOISTER_NO_CGROUP', 'this process has no cgroup of its own, so there is nothing to count'));
+  }
+
+  ref(): void {
+    this.#setRef(true);
+  }
+
+  unref(): void {
+    this.#setRef(false);
+  }
+
+  /** Kills everything inside, waits, releases. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#watched = true;
+    if (this.#state !== 'ended') this.#cancel();
+    await this.#exited.promise.catch(() => {});
+  }
+
+  /** @internal Whether output of this descriptor was cut by outputLimit. */
+  wasTruncated(index: number): boolean {
+    return this.#truncated[index] ?? false;
+  }
+
+  async #start(): Promise<void> {
+    const streams = this.#streams as Streams;
+    let prepared: Prepared;
+    try {
+      prepared = await prepare(this.#settings, streams);
+    } catch (error) {
+      this.#discardStreams();
+      this.#failed(error as IsolationError);
+      return;
+    }
+    this.#prepared = prepared;
+    if (this.#reason !== undefined || this.#meant !== undefined) {
+      // Ended before there was anything to end.
+      prepared.discard();
+      this.#discardTerminal();
+      this.#ended({ code: null, signal: this.#meant ?? 'SIGKILL', usage: [0, 0, 0] }, false);
+      return;
+    }
+    try {
+      const pipe = checked(native().pipe(), 'pipe2', 'make the report pipe') as [number, number];
+      this.#init = prepared.init && new InitChannel(prepared.init);
+      const encoded = prepared.plan.encode();
+      this.#native = new (native().Process)(
+        encoded,
+        prepared.plan.slots(),
+        pipe,
+        this.#settings.detached,
+        (failure, executed, pid, kept) => this.#onStart(failure, executed, pid, kept),
+        (code, signal, usage) => this.#onExit(code, signal, usage),
+      );
+      if (!this.#referenced) this.#native.setRef(false);
+    } catch (error) {
+      this.#discardTerminal();
+      this.#failed(error as IsolationError);
+    }
+  }
+
+  #onStart(failure: NativeFailure | undefined, executed: boolean, pid: number, _kept: Kept): void {
+    const alive = (this.#native as NativeProcess).pidfd() >= 0;
+    if (failure && -failure.errno !== constants.errno.ECANCELED) {
+      this.#failure = explainFailure((this.#prepared as Prepared).plan, failure);
+    }
+    this.#connectTerminal();
+    if (this.#failure || !executed) {
+      // A failed child is reaped before anybody hears of it.
+      if (alive) return;
+      if (this.#failure) this.#failed(this.#failure);
+      else this.#ended({ code: null, signal: this.#meant ?? 'SIGKILL', usage: [0, 0, 0] }, false);
+      return;
+    }
+    if (this.#init) {
+      this.#init.start(
+        (programPid) => this.#running(programPid),
+        (report) => {
+          this.#failure = explainFailure((this.#prepared as Prepared).plan, { ...report, phase: 0, step: (this.#prepared as Prepared).execStep });
+        },
+      );
+    } else this.#running(pid);
+  }
+
+  #running(pid: number): void {
+    this.pid = pid;
+    this.#state = 'running';
+    this.#namespaces = new ProcessNamespaces(pid);
+    for (const signal of this.#queued.splice(0)) this.#send(signal);
+    this.#spawned.resolve();
+    this.emit('spawn');
+  }
+
+  #onExit(code: number | null, signal: number, usage: NativeUsage): void {
+    const finish = (outcome: Outcome): void => {
+      if (this.#failure) this.#failed(this.#failure);
+      else this.#ended(outcome, this.#state === 'running');
+    };
+    const own = { code, signal: signal === 0 ? null : nameOf(signal), usage };
+    if (!this.#init) return finish(own);
+    // What init wrote before it ended is in its pipe still.
+    this.#init.end((report) => finish(report ? { ...report, signal: report.signal === 0 ? null : nameOf(report.signal) } : { ...own, code: null, signal: own.signal ?? 'SIGKILL' }));
+  }
+
+  #ended(outcome: Outcome, started: boolean): void {
+    this.#state = 'ended';
+    this.#stopWatching();
+    if (outcome.signal !== null && this.#meant !== undefined) outcome = { ...outcome, signal: this.#meant };
+    this.exitCode = outcome.code;
+    this.signalCode = outcome.signal;
+    const reason = this.#reason ?? (outcome.signal === null ? 'exit' : 'signal');
+    const result = resultOf(this.#settings, this.#prepared as Prepared, outcome, reason, performance.now() - this.#began);
+    if (!started) this.#spawned.reject(notStarted(`it was ended before its program began (${reason})`));
+    this.#release();
+    this.stdin?.destroy();
+    this.emit('exit', this.exitCode, this.signalCode);
+    this.#exited.resolve(result);
+    this.#closeStreams();
+  }
+
+  #failed(error: IsolationError): void {
+    this.#state = 'ended';
+    this.#stopWatching();
+    this.#release();
+    this.#discardStreams();
+    this.#spawned.reject(error);
+    this.#exited.reject(error);
+    // Loud, unless somebody listens or waits: a failure that nobody looks at must not be silent.
+    if (this.listenerCount('error') > 0 || !this.#watched) {
+      try {
+        this.emit('error', error);
+      } catch (thrown) {
+        process.nextTick(() => {
+          throw thrown;
+        });
+      }
+    }
+    this.#closeWhenDone = true;
+    this.#emitClose();
+  }
+
+  #release(): void {
+    this.#namespaces?.close();
+    this.#namespaces = undefined;
+    this.#prepared?.release();
+  }
+
+  #send(number: number): boolean {
+    if (this.#init) return this.#init.signal(number) === 0;
+    const { signal, meant } = effectiveSignal(number, this.pid as number, this.#settings.namespaces.pid === 'new');
+    const sent = (this.#native as NativeProcess).signal(signal) === 0;
+    if (sent && meant) this.#meant ??= nameOf(number);
+    return sent;
+  }
+
+  /** Everything inside, at once. */
+  #cancel(): void {
+    if (this.#state === 'running') this.#native?.signal(constants.signals.SIGKILL);
+    else {
+      this.#meant ??= 'SIGKILL';
+      this.#native?.cancel();
+      // With init, the start goes on after the launch.
+      this.#native?.signal(constants.signals.SIGKILL);
+    }
+  }
+
+  #end(reason: Reason): void {
+    if (this.#state === 'ended' || this.#reason !== undefined) return;
+    this.#reason = reason;
+    const { killSignal, killGrace } = this.#settings;
+    if (killSignal === 'SIGKILL' || this.#state === 'starting') {
+      if (this.#state === 'starting') this.#meant = killSignal;
+      this.#cancel();
+      return;
+    }
+    this.#send(constants.signals[killSignal]);
+    this.#timer(killGrace, () => this.#cancel());
+  }
+
+  #watchLimits(): void {
+    const { timeout, signal } = this.#settings;
+    if (timeout !== undefined) this.#timer(timeout, () => this.#end('timeout'));
+    if (!signal) return;
+    this.#onAbort = () => this.#end('aborted');
+    if (signal.aborted) this.#onAbort();
+    else signal.addEventListener('abort', this.#onAbort, { once: true });
+  }
+
+  #timer(milliseconds: number, act: () => void): void {
+    const timer = setTimeout(act, milliseconds);
+    if (!this.#referenced) timer.unref();
+    this.#timers.push(timer);
+  }
+
+  #stopWatching(): void {
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers = [];
+    if (this.#onAbort) this.#settings.signal?.removeEventListener('abort', this.#onAbort);
+  }
+
+  #meter(index: number, chunk: Buffer): Buffer | undefined {
+    const { outputLimit } = this.#settings;
+    if (outputLimit === undefined) return chunk;
+    const left = outputLimit - this.#counted;
+    this.#counted += chunk.length;
+    if (chunk.length < left) return chunk;
+    if (chunk.length > left) this.#truncated[index] = true;
+    this.#end('output-limit');
+    return left > 0 ? chunk.subarray(0, left) : undefined;
+  }
+
+  #setRef(on: boolean): void {
+    this.#referenced = on;
+    this.#native?.setRef(on);
+    this.#init?.setRef(on);
+    for (const timer of this.#timers) on ? timer.ref() : timer.unref();
+  }
+
+  #connectTerminal(): void {
+    const terminal = this.#streams?.terminal;
+    if (!terminal) return;
+    const fd = native().receiveDescriptor(terminal.channel);
+    native().close(terminal.channel);
+    terminal.stream.connect(fd >= 0 ? fd : undefined);
+  }
+
+  #discardTerminal(): void {
+    const terminal = this.#streams?.terminal;
+    if (!terminal) return;
+    native().close(terminal.channel);
+    terminal.stream.connect(undefined);
+  }
+
+  #discardStreams(): void {
+    for (const stream of this.stdio) stream?.destroy();
+  }
+
+  /** 'close' comes after the streams' own end; what nobody has read yet is read and thrown away, as child_process does. */
+  #closeStreams(): void {
+    for (const stream of new Set(this.stdio.slice(1))) {
+      if (!stream || stream.destroyed) continue;
+      this.#openStreams++;
+      stream.once('close', () => {
+        this.#openStreams--;
+        this.#emitClose();
+      });
+      const readable = stream as Readable;
+      if (readable.readableFlowing === null && readable.listenerCount('readable') === 0) readable.resume();
+    }
+    this.#closeWhenDone = true;
+    this.#emitClose();
+  }
+
+  #emitClose(): void {
+    if (!this.#closeWhenDone || this.#openStreams > 0) return;
+    this.#closeWhenDone = false;
+    // After those who wait for `exited`.
+    setImmediate(() => this.emit('close', this.exitCode, this.signalCode));
+  }
+}
+
+/** A promise whose rejection nobody has to handle: the 'error' event and the other promise tell it too. */
+class Settled<T> {
+  resolve!: (value: T) => void;
+  reject!: (error: Error) => void;
+  readonly promise = new Promise<T>((resolve, reject) => {
+    this.resolve = resolve;
+    this.reject = reject;
+  });
+  constructor() {
+    this.promise.catch(() => {});
+  }
+}
+
+const signalNames = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name as NodeJS.Signals]));
+const nameOf = (signal: number): NodeJS.Signals => signalNames.get(signal) ?? (`SIG${signal}` as NodeJS.Signals);
+
+function notStarted(why: string): IsolationError {
+  return new IsolationError('ERR_CLOISTER_NOT_STARTED', why);
+}

@@ -1,0 +1,41 @@
+import type { NativeUsage } from '../../types/native.js';
+import { capabilitiesOf } from '../security/capabilities.js';
+import type { Prepared } from './prepare.js';
+import type { Settings } from './settings.js';
+import type { IsolatedResult, IsolationReceipt } from './types.js';
+
+export interface Outcome {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly usage: NativeUsage;
+}
+
+export function resultOf(settings: Settings, prepared: Prepared, outcome: Outcome, reason: IsolatedResult['reason'], durationMs: number): IsolatedResult {
+  const [cpuUserMs, cpuSystemMs, maxRssBytes] = outcome.usage;
+  return {
+    exitCode: outcome.code,
+    signal: outcome.signal,
+    reason,
+    durationMs,
+    // getrusage(2), of the program and the descendants that it has waited for.
+    usage: { cpuUserMs, cpuSystemMs, maxRssBytes, memoryPeakBytes: maxRssBytes, memoryPeakSource: 'rusage' },
+    isolation: receiptOf(settings, prepared),
+  };
+}
+
+function receiptOf(settings: Settings, prepared: Prepared): IsolationReceipt {
+  const { namespaces } = prepared;
+  return {
+    level: 'namespaces',
+    namespaces,
+    ...(prepared.idMap === undefined ? {} : { idMap: prepared.idMap }),
+    root: { driver: prepared.driver, readonly: settings.readonly, missing: prepared.missing },
+    capabilities: settings.capabilities === 'caller' ? [] : capabilitiesOf(settings.capabilities.effective),
+    noNewPrivileges: settings.noNewPrivileges,
+    seccomp: false,
+    landlock: false,
+    cgroup: false,
+    network: namespaces.net === 'new' ? 'none' : namespaces.net,
+    missing: [],
+  };
+}

@@ -1,0 +1,114 @@
+import { constants, openSync } from 'node:fs';
+import * as net from 'node:net';
+import type { Duplex, Readable, Writable } from 'node:stream';
+import { checked, native } from '../native.js';
+import type { Settings } from './settings.js';
+import { isPiped, streamDescriptor } from './settings.js';
+import { Terminal } from './terminal.js';
+import type { StdioOption } from './types.js';
+
+/** Both ends of the program's descriptors. */
+export interface Streams {
+  /** For the plan, which takes them; all numbers lie above those that the program will have. */
+  readonly child: readonly number[];
+  readonly parent: readonly (Readable | Writable | Duplex | null)[];
+  readonly terminal: { readonly stream: Terminal; readonly channel: number; readonly theirs: number } | undefined;
+}
+
+export type Meter = (chunk: Buffer) => Buffer | undefined;
+
+/** Counts what is read before anybody sees it, whether or not somebody is reading. */
+class Output extends net.Socket {
+  readonly #meter: Meter;
+
+  constructor(fd: number, meter: Meter) {
+    super({ fd, readable: true, writable: false });
+    this.#meter = meter;
+  }
+
+  override push(chunk: unknown, encoding?: BufferEncoding): boolean {
+    if (!Buffer.isBuffer(chunk)) return super.push(chunk, encoding);
+    const rest = this.#meter(chunk);
+    return rest === undefined || rest.length === 0 ? true : super.push(rest);
+  }
+}
+
+let nullDevice: number | undefined;
+
+export function openStreams(settings: Settings, meter: (index: number) => Meter): Streams {
+  const least = settings.stdio.length + 2;
+  const child: number[] = [];
+  const parent: (Readable | Writable | Duplex | null)[] = [];
+  const opened: number[] = [];
+  const hold = <T extends number>(fd: T): T => {
+    opened.push(fd);
+    return fd;
+  };
+  const give = (fd: number): void => {
+    // Above the program's own numbers, or one dup3 could overwrite the source of another.
+    child.push(fd >= least ? fd : moveUp(fd, least, opened));
+  };
+  try {
+    if (settings.tty) {
+      const [ours, theirs] = checked(native().socketPair(), 'socketpair', 'make the streams') as [number, number];
+      hold(ours);
+      give(hold(theirs));
+      const stream = new Terminal(settings.tty, meter(1));
+      parent.push(stream, stream, null);
+      const channel = child.pop() as number;
+      // The slots are overwritten by the terminal's own slave.
+      for (let index = 0; index < 3; index++) give(hold(duplicate(nullFd(), least)));
+      return { child, parent, terminal: { stream, channel: ours, theirs: channel } };
+    }
+    for (const [index, option] of settings.stdio.entries()) {
+      const [theirs, ours] = openOne(option, index, least, hold);
+      give(theirs);
+      parent.push(ours === undefined ? null : streamOf(ours, index, meter));
+    }
+    return { child, parent, terminal: undefined };
+  } catch (error) {
+    for (const stream of parent) stream?.destroy();
+    for (const fd of opened) native().close(fd);
+    throw error;
+  }
+}
+
+function openOne(option: StdioOption, index: number, least: number, hold: (fd: number) => number): [theirs: number, ours: number | undefined] {
+  if (isPiped(option)) {
+    if (index > 2) {
+      const [ours, theirs] = checked(native().socketPair(), 'socketpair', 'make the streams') as [number, number];
+      return [hold(theirs), hold(ours)];
+    }
+    // Pipes and not sockets, as child_process has: a program may open /dev/stdout again.
+    const [read, write] = checked(native().pipe(), 'pipe2', 'make the streams') as [number, number];
+    hold(read);
+    hold(write);
+    return index === 0 ? [read, write] : [write, read];
+  }
+  if (option === 'ignore') return [hold(duplicate(nullFd(), least)), undefined];
+  if (option === 'inherit') return [hold(duplicate(index, least)), undefined];
+  const fd = typeof option === 'number' ? option : streamDescriptor(option as Readable);
+  return [hold(duplicate(fd ?? -1, least)), undefined];
+}
+
+function streamOf(fd: number, index: number, meter: (index: number) => Meter): Readable | Writable | Duplex {
+  if (index === 0) return new net.Socket({ fd, readable: false, writable: true });
+  if (index < 3) return new Output(fd, meter(index));
+  return new net.Socket({ fd, readable: true, writable: true });
+}
+
+function nullFd(): number {
+  nullDevice ??= openSync('/dev/null', constants.O_RDWR);
+  return nullDevice;
+}
+
+function duplicate(fd: number, least: number): number {
+  return checked(native().duplicate(fd, least), 'fcntl', 'make the streams');
+}
+
+function moveUp(fd: number, least: number, opened: number[]): number {
+  const higher = duplicate(fd, least);
+  native().close(fd);
+  opened[opened.indexOf(fd)] = higher;
+  return higher;
+}
