@@ -5,6 +5,7 @@ import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
+import { mountAttr } from '../plan/structs.js';
 import { cloneMount, newFilesystem } from './filesystem.js';
 import { hiddenIn, hideLayer } from './hide-layer.js';
 import { type HostLayout, type HostMount, hostLayout, hostTree, type TreeEntry } from './host-layout.js';
@@ -135,6 +136,8 @@ export function ordinaryHostRoot(plan: PlanBuilder, root: HostRoot, space: Upper
     } else if (entry.kind === 'file') {
       plan.label('show a file of the host', entry.path);
       plan.add('open_tree', [cwd, entry.path, k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC], { out: slots.copy });
+      // A file cannot be overlaid, so it must not be written to: it is the host's own.
+      plan.add('mount_setattr', [slots.copy, '', k.AT_EMPTY_PATH, mountAttr({ set: k.MOUNT_ATTR_RDONLY })]);
       plan.add('move_mount', [slots.copy, '', base, entry.path.slice(1), k.MOVE_MOUNT_F_EMPTY_PATH]);
       plan.add('close', [slots.copy]);
     }
