@@ -71,7 +71,7 @@ async function makeAndHold(type: NamespaceType, ids: Ids | undefined, owner: num
 }
 
 export function mapIds(plan: PlanBuilder, ids: Ids): void {
-  if (ids.writer === 'child') writeOwnIdMap(plan, ids.map, caller().mayMapRanges);
+  if (ids.writer === 'child') writeOwnIdMap(plan, ids.map);
   else {
     plan.idMap = idTexts(ids);
     plan.label('wait for the id maps').add('await_ids', []);

@@ -1,4 +1,4 @@
-import { type Arguments, cwd, type Section, type Slot, type Step, type StepKind, stepKinds } from './steps.js';
+import { type Arguments, type Section, type Slot, type Step, type StepKind, stepKinds } from './steps.js';
 
 export interface IdMapTexts {
   readonly uid: string | readonly string[];
@@ -21,13 +21,14 @@ const kindNumber = Object.fromEntries(Object.keys(stepKinds).map((kind, index) =
 /**
  * Collects steps, in three sections that run one after the other: the parent's, before the clone; the joiner's, which
  * shares the parent's descriptors and enters other namespaces; the child's. `encode()` makes the buffer that
- * csrc/child/plan.h describes.
+ * csrc/child/plan.h describes, good until the next plan is encoded.
  */
 export class PlanBuilder {
   readonly steps: Record<Section, Step[]> = { parent: [], join: [], child: [] };
   readonly #slots: Slot[] = [];
   readonly #given: number[] = [];
   readonly #kept = new Set<number>();
+  readonly #withVectors: Step[] = [];
   #section: Section = 'child';
   #label = '';
   #path: string | undefined;
@@ -85,6 +86,7 @@ export class PlanBuilder {
       skipIfTolerated: 0,
     };
     this.steps[this.#section].push(step);
+    if (kind === 'exec' || kind === 'execveat') this.#withVectors.push(step);
     return step;
   }
 
@@ -121,9 +123,7 @@ export class PlanBuilder {
     const steps = this.all;
     const data = new DataArea(headerBytes + steps.length * stepBytes);
     // Vectors lie before the strings, so their size must be known first.
-    for (const step of steps) {
-      for (const arg of step.args) if (Array.isArray(arg)) data.reserveVector(arg);
-    }
+    for (const step of this.#withVectors) for (const arg of step.args) if (Array.isArray(arg)) data.reserveVector(arg);
     const helpers = this.idMap !== undefined && typeof this.idMap.uid !== 'string';
     if (helpers) {
       data.reserveVector(this.idMap?.uid as readonly string[]);
@@ -131,8 +131,7 @@ export class PlanBuilder {
     }
     data.endVectors();
 
-    const words = new Int32Array((steps.length * stepBytes) / 4);
-    for (const [index, step] of steps.entries()) encodeStep(step, index, words, data);
+    for (let index = 0; index < steps.length; index++) encodeStep(steps[index] as Step, index, data);
     const mapOffset = (map: string | readonly string[] | undefined): number =>
       map === undefined ? -1 : typeof map === 'string' ? data.string(map) : data.vector(map);
     const uidMap = mapOffset(this.idMap?.uid);
@@ -140,7 +139,6 @@ export class PlanBuilder {
     const oom = this.oomScoreAdj === undefined ? -1 : data.string(String(this.oomScoreAdj));
 
     const plan = data.finish();
-    plan.set(new Uint8Array(words.buffer), headerBytes);
     const view = new DataView(plan.buffer, plan.byteOffset);
     const parentEnd = this.steps.parent.length;
     let at = 0;
@@ -175,8 +173,8 @@ export class PlanBuilder {
   }
 }
 
-function encodeStep(step: Step, index: number, words: Int32Array, data: DataArea): void {
-  const base = (index * stepBytes) / 4;
+function encodeStep(step: Step, index: number, data: DataArea): void {
+  const base = (headerBytes + index * stepBytes) / 4;
   const flags = (step.skipIfDone > 0 ? 1 : 0) | (step.skipIfTolerated > 0 ? 2 : 0);
   const out = step.out === undefined ? -1 : step.out.slot;
   words[base] = kindNumber[step.kind] | (flags << 16);
@@ -185,6 +183,7 @@ function encodeStep(step: Step, index: number, words: Int32Array, data: DataArea
   words[base + 2] = t0 | (t1 << 16);
   words[base + 3] = t2 | (t3 << 16);
   const signature = stepKinds[step.kind];
+  words.fill(0, base + 4, base + 16);
   for (let letter = 0, next = 0; letter < signature.length; letter++) {
     // The interpreter takes the length from the bytes before it.
     if (signature[letter] === 'n') continue;
@@ -215,17 +214,22 @@ function encodeStep(step: Step, index: number, words: Int32Array, data: DataArea
   }
 }
 
+/** Every plan is put together here; the addon copies it before it returns. */
+let scratch = Buffer.alloc(2 ** 17);
+let words = new Int32Array(scratch.buffer, scratch.byteOffset, scratch.length / 4);
+
 /** Vectors, then strings and bytes; equal strings are stored once. */
 class DataArea {
-  #buffer = Buffer.alloc(8192);
   #end: number;
   #vectorsAt: number;
   vectorsEnd = 0;
   readonly #strings = new Map<string, number>();
+  readonly #bytes = new Map<Uint8Array, number>();
   readonly #vectors = new Map<readonly string[], number>();
 
   constructor(start: number) {
     this.#vectorsAt = this.#end = start;
+    this.#room(start);
   }
 
   reserveVector(words: readonly string[]): void {
@@ -235,17 +239,17 @@ class DataArea {
   }
 
   endVectors(): void {
+    this.#room(this.#vectorsAt - this.#end);
     this.#end = this.vectorsEnd = this.#vectorsAt;
-    this.#room(0);
     for (const [words, offset] of this.#vectors) {
       let at = offset;
       for (const word of words) {
         const value = this.string(word);
-        this.#buffer.writeInt32LE(value, at);
-        this.#buffer.writeInt32LE(0, at + 4);
+        scratch.writeInt32LE(value, at);
+        scratch.writeInt32LE(0, at + 4);
         at += 8;
       }
-      this.#buffer.fill(0xff, at, at + 8);
+      scratch.fill(0xff, at, at + 8);
     }
   }
 
@@ -258,35 +262,37 @@ class DataArea {
     if (known !== undefined) return known;
     const offset = this.#end;
     this.#room(text.length * 3 + 1);
-    this.#end += this.#buffer.write(text, offset, 'utf8');
-    this.#buffer[this.#end++] = 0;
+    this.#end += scratch.write(text, offset, 'utf8');
+    scratch[this.#end++] = 0;
     this.#strings.set(text, offset);
     return offset;
   }
 
   bytes(bytes: Uint8Array): number {
+    const known = this.#bytes.get(bytes);
+    if (known !== undefined) return known;
     // Structures are read by the kernel as such: aligned like theirs.
     const offset = (this.#end + 7) & ~7;
     this.#room(bytes.byteLength + 8);
-    this.#buffer.fill(0, this.#end, offset);
-    this.#buffer.set(bytes, offset);
+    scratch.fill(0, this.#end, offset);
+    scratch.set(bytes, offset);
     this.#end = offset + bytes.byteLength;
+    this.#bytes.set(bytes, offset);
     return offset;
   }
 
   finish(): Uint8Array {
     // Ends with a 0, so that every string does (check_plan).
     this.#room(1);
-    this.#buffer[this.#end++] = 0;
-    return this.#buffer.subarray(0, this.#end);
+    scratch[this.#end++] = 0;
+    return scratch.subarray(0, this.#end);
   }
 
   #room(bytes: number): void {
-    if (this.#end + bytes <= this.#buffer.length) return;
-    const bigger = Buffer.alloc(Math.max(this.#buffer.length * 2, this.#end + bytes + 4096));
-    this.#buffer.copy(bigger);
-    this.#buffer = bigger;
+    if (this.#end + bytes <= scratch.length) return;
+    const bigger = Buffer.alloc(Math.max(scratch.length * 2, this.#end + bytes + 4096));
+    scratch.copy(bigger);
+    scratch = bigger;
+    words = new Int32Array(bigger.buffer, bigger.byteOffset, bigger.length >> 2);
   }
 }
-
-export { cwd };

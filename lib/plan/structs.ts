@@ -1,22 +1,28 @@
 // Structures that system calls read, in the machine's byte order (little-endian on both architectures we build for).
 
+/** Plans ask for the same few structures again and again: each is made once, by a number that tells it, and never written to. */
+const made = new Map<number, Uint8Array>();
+
+function once(key: number, ...values: readonly number[]): Uint8Array {
+  let bytes = made.get(key);
+  if (!bytes) {
+    // Descriptor numbers are part of keys: not without end.
+    if (made.size > 1000) made.clear();
+    bytes = new Uint8Array(new BigUint64Array(values.map(BigInt)).buffer);
+    made.set(key, bytes);
+  }
+  return bytes;
+}
+
 /** struct mount_attr of mount_setattr(2). `userns` is a descriptor's number, known when it is written. */
-export function mountAttr(attributes: { set?: number; clear?: number; propagation?: number; userns?: number }): Uint8Array {
-  const bytes = new DataView(new ArrayBuffer(32));
-  bytes.setUint32(0, attributes.set ?? 0, true);
-  bytes.setUint32(8, attributes.clear ?? 0, true);
-  bytes.setUint32(16, attributes.propagation ?? 0, true);
-  bytes.setUint32(24, attributes.userns ?? 0, true);
-  return new Uint8Array(bytes.buffer);
+export function mountAttr({ set = 0, propagation = 0, userns = 0 }: { set?: number; propagation?: number; userns?: number }): Uint8Array {
+  // Attributes end below bit 22; propagation is MS_PRIVATE or MS_SLAVE, bits 18 and 19.
+  return once((userns * 4 + propagation / 2 ** 18) * 2 ** 22 + set, set, 0, propagation, userns);
 }
 
 /** struct open_how of openat2(2). */
-export function openHow(flags: number, resolve: number, mode = 0): Uint8Array {
-  const bytes = new DataView(new ArrayBuffer(24));
-  bytes.setUint32(0, flags, true);
-  bytes.setUint32(8, mode, true);
-  bytes.setUint32(16, resolve, true);
-  return new Uint8Array(bytes.buffer);
+export function openHow(flags: number, resolve: number): Uint8Array {
+  return once(-1 - (flags * 32 + resolve), flags, 0, resolve);
 }
 
 /** struct __user_cap_header_struct and two of __user_cap_data_struct: capset(2), version 3. */

@@ -19,7 +19,7 @@ import type { RootMount } from './root-mount.js';
 export interface HostRoot {
   readonly layout: HostLayout;
   /** Each mount of the layout that can be shown: with ids mapped, or only as it is. */
-  readonly shown: readonly (HostMount & { readonly index: number; readonly idmapped: boolean })[];
+  readonly shown: readonly (HostMount & { readonly index: number; readonly idmapped: boolean; readonly hides: boolean })[];
   /** Not shown, and whose owners could not be mapped. */
   readonly missing: readonly string[];
   readonly kit: Kit | undefined;
@@ -51,12 +51,13 @@ async function examine(layout: HostLayout): Promise<HostRoot> {
     const shown: HostRoot['shown'][number][] = [];
     const missing: string[] = [];
     for (const [index, mount] of layout.mounts.entries()) {
+      const hides = hiddenIn(layout, mount.path).length > 0;
       if (mount.kind === 'file' || !who.privileged) {
-        shown.push({ ...mount, index, idmapped: false });
+        shown.push({ ...mount, index, hides, idmapped: false });
       } else if (ids.userns !== undefined && (await works(mount, ids.userns))) {
-        shown.push({ ...mount, index, idmapped: true });
+        shown.push({ ...mount, index, hides, idmapped: true });
       } else if (await works(mount, undefined)) {
-        shown.push({ ...mount, index, idmapped: false });
+        shown.push({ ...mount, index, hides, idmapped: false });
         if (ids.userns !== undefined) missing.push(`${mount.path} (owners)`);
       } else {
         missing.push(mount.path);
@@ -92,7 +93,7 @@ async function works(mount: HostMount, userns: number | undefined): Promise<bool
 /** Steps of the parent: detached overlays of the host's mounts. `kit` holds a duplicate of the kit's descriptor. */
 export function privilegedHostRoot(plan: PlanBuilder, root: HostRoot, kit: Slot, space: UpperSpace, userns: number | undefined): RootMount[] {
   const mounts: RootMount[] = [];
-  for (const { path, kind, index, idmapped } of root.shown) {
+  for (const { path, kind, index, idmapped, hides } of root.shown) {
     const idMap = idmapped ? userns : undefined;
     plan.label(kind === 'file' ? 'show a file of the host' : 'overlay a mount of the host', path);
     const lower = cloneMount(plan, cwd, path, { userns: idMap, attributes: kind === 'file' ? k.MOUNT_ATTR_RDONLY : 0 });
@@ -100,7 +101,6 @@ export function privilegedHostRoot(plan: PlanBuilder, root: HostRoot, kit: Slot,
       mounts.push({ target: path, mount: lower });
       continue;
     }
-    const hides = hiddenIn(root.layout, path).length > 0;
     const lowers = hides ? [cloneMount(plan, kit, `hide/${index}`, { userns }), lower] : [lower];
     mounts.push({ target: path, mount: overlay(plan, space, { lowers, userxattr: false, volatile: false }) });
     for (const used of lowers) plan.add('close', [used]);

@@ -150,7 +150,7 @@ export class OverlayRootfs implements AsyncDisposable {
   async #makeOrdinary(ids: Ids): Promise<Made> {
     const plan = new PlanBuilder().in('join');
     plan.joinFlags = k.CLONE_NEWUSER | k.CLONE_NEWNS;
-    if (ids.writer === 'child') writeOwnIdMap(plan, ids.map, false);
+    if (ids.writer === 'child') writeOwnIdMap(plan, ids.map);
     else {
       plan.idMap = idTexts(ids);
       plan.label('wait for the id maps').add('await_ids', []);

@@ -72,7 +72,8 @@ export async function idsFor(setting: 'auto' | 'self' | IdMap, caller: Caller, i
 
 function ownIds(caller: Caller, { uid, gid }: { uid: number; gid: number }): Ids {
   const map = { uids: [one(uid, caller.uid)], gids: [one(gid, caller.gid)] };
-  return { map, writer: 'child', userns: undefined, release: () => {} };
+  // Whoever may, writes it from outside: only so does the process keep setgroups.
+  return { map, writer: caller.mayMapRanges ? 'parent' : 'child', userns: undefined, release: () => {} };
 }
 
 const kept = new Map<string, { userns: number }>();

@@ -8,9 +8,9 @@ import { cwd } from '../plan/steps.js';
  * A process may map its own id in its new user namespace by itself, once it has given up setgroups(2): user_namespaces(7),
  * "Defining user and group ID mappings".
  */
-export function writeOwnIdMap(plan: PlanBuilder, map: IdMap, mayKeepGroups: boolean): void {
+export function writeOwnIdMap(plan: PlanBuilder, map: IdMap): void {
   const files: [name: string, text: string][] = [
-    ...(mayKeepGroups ? [] : [['setgroups', 'deny'] as [string, string]]),
+    ['setgroups', 'deny'],
     ['uid_map', mapText(map.uids)],
     ['gid_map', mapText(map.gids)],
   ];

@@ -253,8 +253,7 @@ function dieWithParent(plan: PlanBuilder, { detached }: Settings): void {
 
 function becomeRoot(plan: PlanBuilder, ids: Ids): void {
   if (ids.writer === 'child') {
-    // Privileged, nothing needs to be given up; else setgroups must be, and the caller's groups stay.
-    writeOwnIdMap(plan, ids.map, caller().mayMapRanges);
+    writeOwnIdMap(plan, ids.map);
     const root = { uid: ids.map.uids[0]?.inside ?? 0, gid: ids.map.gids[0]?.inside ?? 0 };
     plan.label('become root inside').add('setresgid', [root.gid, root.gid, root.gid]);
     plan.add('setresuid', [root.uid, root.uid, root.uid]);
