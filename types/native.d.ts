@@ -54,6 +54,8 @@ export interface Native {
   lockRange(fd: number, start: number, length: number): number;
   unlockRange(fd: number, start: number, length: number): number;
   setWindowSize(fd: number, columns: number, rows: number): number;
+  /** FIONREAD: what can be read at once. */
+  waitingBytes(fd: number): number;
   receiveDescriptor(socket: number): number;
   ignoredSignals(): bigint;
   /** poll(2) for POLLPRI or POLLERR, without waiting. */

@@ -101,6 +101,13 @@ Napi::Value set_window_size(const Napi::CallbackInfo& info) {
   return result_of(info, ioctl(int_at(info, 0), TIOCSWINSZ, &size));
 }
 
+// waitingBytes(fd): what can be read at once. FIONREAD, pipe(7)
+Napi::Value waiting_bytes(const Napi::CallbackInfo& info) {
+  int size = 0;
+  const int result = ioctl(int_at(info, 0), FIONREAD, &size);
+  return result_of(info, result < 0 ? result : size);
+}
+
 // receiveDescriptor(socket): what a send_fd step has sent. -EAGAIN if nothing is there, -EPIPE at the end.
 Napi::Value receive_descriptor(const Napi::CallbackInfo& info) {
   char byte;
@@ -155,6 +162,7 @@ void define_descriptors(Napi::Env env, Napi::Object exports) {
   add("lockRange", lock_range);
   add("unlockRange", unlock_range);
   add("setWindowSize", set_window_size);
+  add("waitingBytes", waiting_bytes);
   add("receiveDescriptor", receive_descriptor);
   add("ignoredSignals", ignored_signals);
   add("hasChanged", has_changed);

@@ -160,6 +160,25 @@ const badOverlay: Rule = ({ syscall, errno, step }) =>
       }
     : undefined;
 
+/** setns(2): CAP_SYS_ADMIN is needed in the user namespace that owns it; proc_init_fs_context: in that of the pid namespace. */
+const otherOwner: Rule = ({ syscall, errno, step }) => {
+  if (errno !== EPERM) return undefined;
+  if (syscall === 'setns' && step.startsWith('join the')) {
+    return {
+      what: 'another user namespace owns it than the one that is entered',
+      hint: 'Namespaces that are joined together need one owner: Namespace.create(type, { owner }).',
+    };
+  }
+  if (syscall === 'fsconfig' && step.startsWith('mount /proc')) {
+    return {
+      what: 'the pid namespace is owned by another user namespace than the one that is entered',
+      hint: 'Join the owner of the pid namespace as well: { namespaces: { pid, user: await pid.owner() } }.',
+    };
+  }
+  return undefined;
+};
+
 const rules: readonly Rule[] = [
+  otherOwner,
   userNamespacesOff, namespaceLimit, appArmor, coveredKernelFiles, outerFilter, chrooted, readonlyTarget, noSuchSource, symlinkTrap, badOverlay,
 ];

@@ -46,12 +46,12 @@ export function holdByInit(
       false,
       (failed, executed, pid) => {
         failure = failed;
+        // From now on it keeps a namespace, not this process.
+        held.setRef(false);
         if (executed && !failed) resolve({ pid, end: () => held.signal(k.SIGKILL) });
         else if (held.pidfd() < 0) fail();
       },
       () => fail(),
     );
-    // It keeps a namespace, not this process.
-    held.setRef(false);
   });
 }

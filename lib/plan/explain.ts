@@ -26,7 +26,7 @@ export function explanationOf(plan: PlanBuilder): Explanation {
     tell('child', plan.steps.join);
   }
   if (plan.cloneFlags !== 0) {
-    lines.push({ side: 'parent', step: 'make the namespaces', syscall: 'clone3', args: [cloneFlags(plan.cloneFlags, ['CLONE_VM', 'CLONE_PIDFD', 'CLONE_CLEAR_SIGHAND', ...(plan.joinFlags >= 0 ? ['CLONE_PARENT'] : [])])] });
+    lines.push({ side: 'parent', step: 'make the namespaces', syscall: 'clone3', args: [cloneFlags(plan.cloneFlags & ~k.CLONE_PIDFD, ['CLONE_VM', 'CLONE_PIDFD', 'CLONE_CLEAR_SIGHAND', ...(plan.joinFlags >= 0 ? ['CLONE_PARENT'] : [])])] });
     if (plan.joinFlags < 0) maps(plan.cloneFlags);
     tell('child', plan.steps.child);
   }

@@ -9,18 +9,18 @@ import type { Layer, LayerStore } from '../later.js';
 import { unavailable } from '../unavailable.js';
 import { native } from '../native.js';
 import type { IdMap } from '../namespace/types.js';
-import { type IdMapTexts, PlanBuilder } from '../plan/builder.js';
+import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
-import { checkIdMap, helperWords, type Ids, idsFor, mapTexts, outside, sameMap } from '../security/id-map.js';
-import { writeOwnIdMap } from '../security/own-id-map.js';
+import { checkIdMap, type Ids, idsFor, outside, sameMap } from '../security/id-map.js';
 import * as check from '../spawn/validate.js';
 import { parseBytes } from '../units.js';
 import { cloneMount, openDirectory } from './filesystem.js';
 import { hostRoot, ordinaryHostRoot, privilegedHostRoot } from './host-root.js';
 import { type OverlayMount, overlay, overlayOf, tmpfsUpper, type UpperSpace } from './overlay.js';
-import { makePrivate, type RootMount } from './root-mount.js';
+import { enterOwner, type Owner, shareOwner } from './ordinary-owner.js';
+import type { RootMount } from './root-mount.js';
 import type { ApplyReport, Branch, Change, OverlayOptions } from './types.js';
 
 export const defaultUpperSize = 512 * 2 ** 20;
@@ -40,7 +40,7 @@ interface Made {
   readonly mounts: readonly { readonly target: string; readonly fd: number }[];
   readonly ids: Ids;
   /** Of an ordinary user: the namespaces that own the mounts. A spawn has to be in them. */
-  readonly owner: { readonly user: number; readonly mount: number } | undefined;
+  readonly owner: Owner | undefined;
   readonly missing: readonly string[];
 }
 
@@ -54,6 +54,7 @@ export class OverlayRootfs implements AsyncDisposable {
   readonly driver: 'overlay' | 'aufs' | 'fuse-overlayfs' = 'overlay';
   readonly #options: Checked;
   readonly #disk: string | undefined;
+  #ids: Ids | undefined;
   #made: Promise<Made> | undefined;
   #users = 0;
   #disposed = false;
@@ -115,10 +116,10 @@ export class OverlayRootfs implements AsyncDisposable {
       },
       disk,
     );
-    // With 'auto' the map is that of the first spawn: a map of one's own is only found out then.
     try {
-      if (options.idMap !== undefined) await root.#make(root.#options.idMap, { uid: 0, gid: 0 });
-      else await root.#make('auto', { uid: 0, gid: 0 });
+      // With 'auto' the ids are those of the first spawn. Trying now tells at once what the kernel thinks of these layers.
+      if (options.idMap === undefined) await root.#try();
+      else await root.#decide(await idsFor(root.#options.idMap, caller(), { uid: 0, gid: 0 }));
     } catch (error) {
       root.#cleanUp(undefined);
       throw error;
@@ -126,16 +127,25 @@ export class OverlayRootfs implements AsyncDisposable {
     return root;
   }
 
-  #make(idMap: 'auto' | 'self' | IdMap, user: { uid: number; gid: number }): Promise<Made> {
-    this.#made ??= idsFor(idMap, caller(), user).then(async (ids) => {
-      try {
-        return await (caller().privileged ? this.#makePrivileged(ids) : this.#makeOrdinary(ids));
-      } catch (error) {
-        ids.release();
-        throw error;
-      }
-    });
+  async #try(): Promise<void> {
+    const made = await this.#make(await idsFor('auto', caller(), { uid: 0, gid: 0 }));
+    closeAll(made);
+  }
+
+  /** Takes the ids over. */
+  #decide(ids: Ids): Promise<Made> {
+    this.#ids = ids;
+    this.#made = this.#make(ids);
     return this.#made;
+  }
+
+  async #make(ids: Ids): Promise<Made> {
+    try {
+      return await (caller().privileged ? this.#makePrivileged(ids) : this.#makeOrdinary(ids));
+    } catch (error) {
+      ids.release();
+      throw error;
+    }
   }
 
   async #makePrivileged(ids: Ids): Promise<Made> {
@@ -148,22 +158,18 @@ export class OverlayRootfs implements AsyncDisposable {
   }
 
   async #makeOrdinary(ids: Ids): Promise<Made> {
-    const plan = new PlanBuilder().in('join');
-    plan.joinFlags = k.CLONE_NEWUSER | k.CLONE_NEWNS;
-    if (ids.writer === 'child') writeOwnIdMap(plan, ids.map);
-    else {
-      plan.idMap = idTexts(ids);
-      plan.label('wait for the id maps').add('await_ids', []);
+    const { owner, release } = await shareOwner(ids);
+    try {
+      const plan = new PlanBuilder();
+      enterOwner(plan, owner);
+      plan.label('become root inside').add('setresgid', [0, 0, 0]);
+      plan.add('setresuid', [0, 0, 0]);
+      const { mounts, missing } = await this.#overlays(plan, undefined, undefined, true);
+      return await this.#keep(plan, mounts, { ...ids, release: () => [ids.release(), release()] }, missing, owner);
+    } catch (error) {
+      release();
+      throw error;
     }
-    plan.add('setresgid', [0, 0, 0]);
-    plan.add('setresuid', [0, 0, 0]);
-    // A slave: what the host unmounts must go here too, or it would stay busy for as long as this root lives.
-    makePrivate(plan, k.MS_SLAVE);
-    const { mounts, missing } = await this.#overlays(plan, undefined, undefined, true);
-    plan.label('keep the namespaces');
-    const open = (name: string): Slot => plan.open(name, 'openat', [cwd, `/proc/self/ns/${name}`, k.O_RDONLY | k.O_CLOEXEC, 0]);
-    const [user, mount] = [open('user'), open('mnt')];
-    return this.#keep(plan, mounts, ids, missing, { user, mount });
   }
 
   async #overlays(plan: PlanBuilder, owner: UpperSpace['owner'], userns: number | undefined, userxattr: boolean): Promise<{ mounts: RootMount[]; missing: readonly string[] }> {
@@ -200,26 +206,25 @@ export class OverlayRootfs implements AsyncDisposable {
     return overlayOf(plan, request, upperSlot, openDirectory(plan, cwd, work));
   }
 
-  async #keep(plan: PlanBuilder, mounts: readonly RootMount[], ids: Ids, missing: readonly string[], owner?: { user: Slot; mount: Slot }): Promise<Made> {
+  async #keep(plan: PlanBuilder, mounts: readonly RootMount[], ids: Ids, missing: readonly string[], owner?: Owner): Promise<Made> {
     for (const { mount } of mounts) plan.keep(mount);
-    if (owner) for (const slot of [owner.user, owner.mount]) plan.keep(slot);
     const fdOf = await runPlan(plan);
-    return {
-      mounts: mounts.map(({ target, mount }) => ({ target, fd: fdOf(mount) })),
-      ids,
-      owner: owner && { user: fdOf(owner.user), mount: fdOf(owner.mount) },
-      missing,
-    };
+    return { mounts: mounts.map(({ target, mount }) => ({ target, fd: fdOf(mount) })), ids, owner, missing };
   }
 
-  /** @internal One more spawn uses it. Call `release` once. */
-  async use(idMap: 'auto' | 'self' | IdMap): Promise<RootUse> {
+  /** @internal The ids that its files are owned by, once that has been decided. */
+  get ids(): Ids | undefined {
+    return this.#ids;
+  }
+
+  /** @internal One more spawn, with these ids, uses it. Call `release` once. */
+  async use(ids: Ids): Promise<RootUse> {
     if (this.#disposed) throw new IsolationError('ERR_CLOISTER_DISPOSED', 'this OverlayRootfs has been disposed');
     this.#users++;
     try {
-      const made = await (this.#made as Promise<Made>);
-      if (idMap !== 'auto' && (idMap === 'self' ? made.ids.writer !== 'child' : !sameMap(idMap, made.ids.map))) {
-        throw optionError('idMap', "'auto' or the map that the OverlayRootfs was made with: its files are owned by those ids", idMap);
+      const made = await (this.#made ?? this.#decide(ids.retain()));
+      if (!sameMap(ids.map, made.ids.map)) {
+        throw optionError('idMap', "'auto', or the map that the OverlayRootfs was made with: its files are owned by those ids", ids.map);
       }
       return { ...made, release: () => this.#leave() };
     } catch (error) {
@@ -241,9 +246,7 @@ export class OverlayRootfs implements AsyncDisposable {
   }
 
   #cleanUp(made: Made | undefined): void {
-    for (const { fd } of made?.mounts ?? []) native().close(fd);
-    if (made?.owner) for (const fd of [made.owner.user, made.owner.mount]) native().close(fd);
-    made?.ids.release();
+    if (made) closeAll(made);
     if (this.#disk !== undefined) rmSync(this.#disk, { recursive: true, force: true });
   }
 
@@ -289,13 +292,14 @@ export class OverlayRootfs implements AsyncDisposable {
   }
 }
 
+function closeAll({ mounts, ids }: Made): void {
+  for (const { fd } of mounts) native().close(fd);
+  ids.release();
+}
+
 /** What a spawn needs of a root that it borrows. Descriptors are the root's. */
 export interface RootUse extends Made {
   release(): void;
-}
-
-export function idTexts(ids: Ids): IdMapTexts {
-  return ids.writer === 'helpers' ? helperWords(ids.map) : mapTexts(ids.map);
 }
 
 function makeDiskUpper(): string {

@@ -17,7 +17,18 @@ export interface Ids {
   readonly writer: 'parent' | 'child' | 'helpers';
   /** A user namespace with this map, for idmapped mounts; only where the caller can make such mounts. Borrowed. */
   readonly userns: number | undefined;
+  /** One more user of it: a range goes back when the last has released it. */
+  retain(): Ids;
   release(): void;
+}
+
+/** What a process without a user namespace of its own has: every id as it is. */
+export const hostIds: Ids = fixedIds({ uids: [{ inside: 0, outside: 0, count: 0xffffffff }], gids: [{ inside: 0, outside: 0, count: 0xffffffff }] }, 'parent', undefined);
+
+/** Ids that need not be given back. */
+function fixedIds(map: IdMap, writer: Ids['writer'], userns: number | undefined): Ids {
+  const ids: Ids = { map, writer, userns, retain: () => ids, release: () => {} };
+  return ids;
 }
 
 export function checkIdMap(value: unknown, option: string): 'auto' | 'self' | IdMap {
@@ -67,13 +78,13 @@ export async function idsFor(setting: 'auto' | 'self' | IdMap, caller: Caller, i
   if (setting !== 'auto') return givenIds(setting, caller);
   if (caller.mayMapRanges) return (await leaseRange()) ?? ownIds(caller, insideUser);
   const granted = grantedRanges(caller);
-  return granted ? { map: granted, writer: 'helpers', userns: undefined, release: () => {} } : ownIds(caller, insideUser);
+  return granted ? fixedIds(granted, 'helpers', undefined) : ownIds(caller, insideUser);
 }
 
 function ownIds(caller: Caller, { uid, gid }: { uid: number; gid: number }): Ids {
   const map = { uids: [one(uid, caller.uid)], gids: [one(gid, caller.gid)] };
   // Whoever may, writes it from outside: only so does the process keep setgroups.
-  return { map, writer: caller.mayMapRanges ? 'parent' : 'child', userns: undefined, release: () => {} };
+  return fixedIds(map, caller.mayMapRanges ? 'parent' : 'child', undefined);
 }
 
 const kept = new Map<string, { userns: number }>();
@@ -82,7 +93,7 @@ async function givenIds(map: IdMap, caller: Caller): Promise<Ids> {
   if (!caller.mayMapRanges) {
     const itself = map.uids.length === 1 && map.gids.length === 1 && map.uids[0]?.count === 1 && map.gids[0]?.count === 1 &&
       map.uids[0].outside === caller.uid && map.gids[0].outside === caller.gid;
-    return { map, writer: itself ? 'child' : 'helpers', userns: undefined, release: () => {} };
+    return fixedIds(map, itself ? 'child' : 'helpers', undefined);
   }
   const key = mapText(map.uids) + mapText(map.gids);
   let known = kept.get(key);
@@ -96,7 +107,7 @@ async function givenIds(map: IdMap, caller: Caller): Promise<Ids> {
       kept.delete(oldest);
     }
   }
-  return { map, writer: 'parent', userns: known.userns, release: () => {} };
+  return fixedIds(map, 'parent', known.userns);
 }
 
 /** A descriptor of a user namespace without processes that has this map: mount_setattr(2) takes its ids from one. */
@@ -110,14 +121,19 @@ export async function userNamespaceWith(map: IdMap): Promise<number> {
   return (await runPlan(plan))(userns);
 }
 
-export function mapTexts(map: IdMap): IdMapTexts {
+/** What the parent writes, or has written, while the child waits. */
+export function idTexts(ids: Ids): IdMapTexts {
+  return ids.writer === 'helpers' ? helperWords(ids.map) : mapTexts(ids.map);
+}
+
+function mapTexts(map: IdMap): IdMapTexts {
   return { uid: mapText(map.uids), gid: mapText(map.gids) };
 }
 
 const newuidmap = '/usr/bin/newuidmap';
 const newgidmap = '/usr/bin/newgidmap';
 
-export function helperWords(map: IdMap): IdMapTexts {
+function helperWords(map: IdMap): IdMapTexts {
   const words = (ranges: readonly IdRange[]): string[] => ranges.flatMap(({ inside, outside: out, count }) => [inside, out, count].map(String));
   return { uid: [newuidmap, ...words(map.uids)], gid: [newgidmap, ...words(map.gids)] };
 }

@@ -32,18 +32,20 @@ export async function leaseRange(): Promise<Ids | undefined> {
   const range = spare.pop() ?? (await claim());
   const outside = first + range.index * count;
   const map: IdMap = { uids: [{ inside: 0, outside, count }], gids: [{ inside: 0, outside, count }] };
-  let released = false;
-  return {
-    map,
-    writer: 'parent',
-    userns: range.userns,
-    release: () => {
+  let users = 0;
+  const retain = (): Ids => {
+    users++;
+    let released = false;
+    const release = (): void => {
       if (released) return;
       released = true;
+      if (--users > 0) return;
       if (spare.length < mostSpare) spare.push(range);
       else giveBack(range);
-    },
+    };
+    return { map, writer: 'parent', userns: range.userns, retain, release };
   };
+  return retain();
 }
 
 function mapped(kind: 'uid' | 'gid'): boolean {

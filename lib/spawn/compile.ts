@@ -15,9 +15,9 @@ import { cloneMount, newFilesystem, openDirectory } from '../rootfs/filesystem.j
 import { type HostRoot, ordinaryHostRoot, privilegedHostRoot } from '../rootfs/host-root.js';
 import { maskPaths, mountProc, mountSys, readonlyPaths } from '../rootfs/kernel-filesystems.js';
 import { overlay, tmpfsUpper } from '../rootfs/overlay.js';
-import { defaultUpperSize, idTexts, type RootUse } from '../rootfs/overlay-rootfs.js';
+import { defaultUpperSize, type RootUse } from '../rootfs/overlay-rootfs.js';
 import { attachRoot, makePrivate, makeReadonly, pivot, type RootMount } from '../rootfs/root-mount.js';
-import { type Ids, outside } from '../security/id-map.js';
+import { type Ids, idTexts, outside } from '../security/id-map.js';
 import { writeOwnIdMap } from '../security/own-id-map.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
 import { addMounts } from './mounts.js';
@@ -47,6 +47,8 @@ export interface Compiled {
 export function compile(settings: Settings, context: Context): Compiled {
   const { namespaces } = settings;
   const plan = new PlanBuilder();
+  // Never 0, which means a plan without a child.
+  plan.cloneFlags = k.CLONE_PIDFD;
   const who = caller();
   // Given descriptors first: they are the plan's even if what follows throws.
   const stdio = context.stdio.map((fd, index) => plan.slot(`descriptor ${index}`, fd));
@@ -90,7 +92,7 @@ export function compile(settings: Settings, context: Context): Compiled {
     if (context.rootUse) {
       for (const { target, fd } of context.rootUse.mounts) {
         plan.label(target === '/' ? 'copy the root' : 'copy a part of the root', target);
-        made.push({ target, mount: plan.open(`copy of ${target}`, 'open_tree', [borrow(`root ${target}`, fd), '', k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_EMPTY_PATH]) });
+        made.push({ target, mount: plan.open(`copy of ${target}`, 'open_tree', [borrow(`root ${target}`, fd), '', k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_RECURSIVE | k.AT_EMPTY_PATH]) });
       }
       missing = context.rootUse.missing;
     } else if (privileged) {

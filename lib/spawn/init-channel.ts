@@ -23,6 +23,7 @@ export class InitChannel {
   #pidfd = -1;
   #report: InitReport | undefined;
   #ended = false;
+  #referenced = true;
   #whenEnded: (() => void) | undefined;
 
   constructor(pipes: InitPipes) {
@@ -32,6 +33,7 @@ export class InitChannel {
   start(onStarted: (pid: number) => void, onFailed: (failure: { errno: number; candidate: number; head: Buffer }) => void): void {
     const socket = new net.Socket({ fd: this.#pipes.status, readable: true, writable: false });
     this.#socket = socket;
+    if (!this.#referenced) socket.unref();
     socket.on('data', (chunk) => {
       this.#bytes = Buffer.concat([this.#bytes, chunk]);
       this.#parse(onStarted, onFailed);
@@ -79,8 +81,14 @@ export class InitChannel {
   }
 
   setRef(on: boolean): void {
+    this.#referenced = on;
     if (on) this.#socket?.ref();
     else this.#socket?.unref();
+  }
+
+  /** There was no init. */
+  discard(): void {
+    this.end(() => {});
   }
 
   /** Init has ended: what it had said, once the pipe has been read to its end. */

@@ -6,6 +6,7 @@ import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import { openHow } from '../plan/structs.js';
+import { enterOwner } from '../rootfs/ordinary-owner.js';
 import type { RootUse } from '../rootfs/overlay-rootfs.js';
 import type { UserSetting } from './settings.js';
 
@@ -57,12 +58,7 @@ async function readInside(path: string, rootfs: RootUse | string | undefined): P
   if (typeof rootfs === 'string') root = plan.open('root', 'openat', [cwd, rootfs, k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, 0]);
   else {
     const { fd } = rootfs.mounts.find(({ target }) => target === '/etc') ?? (rootfs.mounts[0] as { fd: number });
-    if (rootfs.owner) {
-      plan.in('join');
-      plan.joinFlags = 0;
-      plan.add('setns', [plan.slot('user', native().duplicate(rootfs.owner.user, 0)), k.CLONE_NEWUSER]);
-      plan.add('setns', [plan.slot('mount', native().duplicate(rootfs.owner.mount, 0)), k.CLONE_NEWNS]);
-    }
+    if (rootfs.owner) enterOwner(plan, rootfs.owner);
     root = plan.slot('root', native().duplicate(fd, 0));
   }
   const file = plan.open('file', 'openat2', [root, path.slice(1), openHow(k.O_RDONLY | k.O_CLOEXEC | k.O_NONBLOCK, k.RESOLVE_IN_ROOT | k.RESOLVE_NO_MAGICLINKS)], { tolerate: [k.ENOENT] });

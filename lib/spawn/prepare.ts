@@ -7,7 +7,7 @@ import type { PlanBuilder } from '../plan/builder.js';
 import { explanationOf } from '../plan/explain.js';
 import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
 import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
-import { type Ids, idsFor, outside } from '../security/id-map.js';
+import { hostIds, type Ids, idsFor, outside } from '../security/id-map.js';
 import { compile } from './compile.js';
 import { lookUpUser } from './inside-user.js';
 import type { InitPipes } from './init-channel.js';
@@ -79,28 +79,37 @@ interface Found {
 }
 
 async function findAll(settings: Settings, releases: (() => void)[]): Promise<Found> {
-  const borrow = async (root: OverlayRootfs): Promise<RootUse> => {
-    const use = await root.use(settings.idMap);
+  const mounted = settings.mounts.flatMap((mount) => (mount.type === 'overlay' && 'source' in mount ? [mount.source] : []));
+  const roots = settings.rootfs instanceof OverlayRootfs ? [settings.rootfs, ...mounted] : mounted;
+  const newIds = settings.namespaces.user === 'new';
+  const ids = newIds ? await chooseIds(settings, roots) : hostIds;
+  releases.push(() => ids.release());
+  const uses: RootUse[] = [];
+  for (const root of roots) {
+    const use = await root.use(ids);
     releases.push(() => use.release());
-    return use;
-  };
-  const rootUse = settings.rootfs instanceof OverlayRootfs ? await borrow(settings.rootfs) : undefined;
-  const overlayUses: RootUse[] = [];
-  for (const mount of settings.mounts) if (mount.type === 'overlay' && 'source' in mount) overlayUses.push(await borrow(mount.source));
-  const user = typeof settings.user === 'string' ? await lookUpUser(settings.user, rootUse ?? (settings.rootfs as string | undefined)) : settings.user;
-  let ids: Ids | undefined;
-  const shared = rootUse ?? overlayUses[0];
-  if (settings.namespaces.user === 'new') {
-    // Files of a borrowed root are owned by its ids.
-    if (shared) ids = { ...shared.ids, release: () => {} };
-    else {
-      ids = await idsFor(settings.idMap, caller(), user);
-      releases.push(ids.release);
-    }
-    checkUser(user, ids.map);
+    uses.push(use);
   }
+  const rootUse = settings.rootfs instanceof OverlayRootfs ? uses.shift() : undefined;
+  const user = typeof settings.user === 'string' ? await lookUpUser(settings.user, rootUse ?? (settings.rootfs as string | undefined)) : settings.user;
+  if (newIds) checkUser(user, ids.map);
   const needsHost = settings.namespaces.mount === 'new' && !rootUse;
-  return { ids, user, rootUse, overlayUses, hostRoot: needsHost ? await hostRoot() : undefined };
+  return { ids: newIds ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: needsHost ? await hostRoot() : undefined };
+}
+
+/** Files of a borrowed root are owned by its ids: so those are the spawn's, too. */
+async function chooseIds(settings: Settings, roots: readonly OverlayRootfs[]): Promise<Ids> {
+  const decided = (): Ids | undefined => roots.find((root) => root.ids)?.ids;
+  const inside = typeof settings.user === 'string' ? { uid: 0, gid: 0 } : settings.user;
+  if (settings.idMap !== 'auto') return idsFor(settings.idMap, caller(), roots.length > 0 ? { uid: 0, gid: 0 } : inside);
+  const before = decided();
+  if (before) return before.retain();
+  const own = await idsFor('auto', caller(), roots.length > 0 ? { uid: 0, gid: 0 } : inside);
+  // Another spawn may have decided meanwhile.
+  const after = decided();
+  if (!after) return own;
+  own.release();
+  return after.retain();
 }
 
 function checkUser(user: UserSetting, map: IdMap): void {

@@ -45,6 +45,8 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   #reason: Reason | undefined;
   /** The signal that a PID 1 without a handler was ended for, by SIGKILL. */
   #meant: NodeJS.Signals | undefined;
+  /** Killed before 'spawn'. */
+  #cancelled = false;
   readonly #queued: number[] = [];
   #prepared: Prepared | undefined;
   #native: NativeProcess | undefined;
@@ -154,22 +156,30 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     try {
       prepared = await prepare(this.#settings, streams);
     } catch (error) {
-      this.#discardStreams();
+      this.#discardTerminal();
       this.#failed(error as IsolationError);
       return;
     }
     this.#prepared = prepared;
-    if (this.#reason !== undefined || this.#meant !== undefined) {
+    if (this.#cancelled) {
       // Ended before there was anything to end.
       prepared.discard();
+      this.#endedUnstarted();
+      return;
+    }
+    let encoded: Uint8Array;
+    let pipe: [number, number];
+    try {
+      encoded = prepared.plan.encode();
+      pipe = checked(native().pipe(), 'pipe2', 'make the report pipe') as [number, number];
+    } catch (error) {
+      prepared.discard();
       this.#discardTerminal();
-      this.#ended({ code: null, signal: this.#meant ?? 'SIGKILL', usage: [0, 0, 0] }, false);
+      this.#failed(error as IsolationError);
       return;
     }
     try {
-      const pipe = checked(native().pipe(), 'pipe2', 'make the report pipe') as [number, number];
       this.#init = prepared.init && new InitChannel(prepared.init);
-      const encoded = prepared.plan.encode();
       this.#native = new (native().Process)(
         encoded,
         prepared.plan.slots(),
@@ -178,8 +188,9 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
         (failure, executed, pid, kept) => this.#onStart(failure, executed, pid, kept),
         (code, signal, usage) => this.#onExit(code, signal, usage),
       );
-      if (!this.#referenced) this.#native.setRef(false);
+      if (!this.#referenced) this.#setRef(false);
     } catch (error) {
+      this.#init?.discard();
       this.#discardTerminal();
       this.#failed(error as IsolationError);
     }
@@ -191,11 +202,13 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
       this.#failure = explainFailure((this.#prepared as Prepared).plan, failure);
     }
     this.#connectTerminal();
-    if (this.#failure || !executed) {
-      // A failed child is reaped before anybody hears of it.
+    if (this.#failure || !executed || this.#cancelled) {
+      // A failed child is reaped before anybody hears of it. One that was killed on its way has not been started, even if the
+      // signal came a moment after execve.
       if (alive) return;
+      this.#init?.discard();
       if (this.#failure) this.#failed(this.#failure);
-      else this.#ended({ code: null, signal: this.#meant ?? 'SIGKILL', usage: [0, 0, 0] }, false);
+      else this.#endedUnstarted();
       return;
     }
     if (this.#init) {
@@ -214,7 +227,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.#namespaces = new ProcessNamespaces(pid);
     for (const signal of this.#queued.splice(0)) this.#send(signal);
     this.#spawned.resolve();
-    this.emit('spawn');
+    this.#tell('spawn');
   }
 
   #onExit(code: number | null, signal: number, usage: NativeUsage): void {
@@ -228,7 +241,13 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.#init.end((report) => finish(report ? { ...report, signal: report.signal === 0 ? null : nameOf(report.signal) } : { ...own, code: null, signal: own.signal ?? 'SIGKILL' }));
   }
 
+  #endedUnstarted(): void {
+    this.#discardTerminal();
+    this.#ended({ code: null, signal: this.#meant ?? 'SIGKILL', usage: [0, 0, 0] }, false);
+  }
+
   #ended(outcome: Outcome, started: boolean): void {
+    this.#measureRest();
     this.#state = 'ended';
     this.#stopWatching();
     if (outcome.signal !== null && this.#meant !== undefined) outcome = { ...outcome, signal: this.#meant };
@@ -238,9 +257,11 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     const result = resultOf(this.#settings, this.#prepared as Prepared, outcome, reason, performance.now() - this.#began);
     if (!started) this.#spawned.reject(notStarted(`it was ended before its program began (${reason})`));
     this.#release();
-    this.stdin?.destroy();
-    this.emit('exit', this.exitCode, this.signalCode);
+    // A terminal is one stream: what it has to say still has to be read.
+    if (!this.#streams?.terminal) this.stdin?.destroy();
+    // Whoever waits is told after all listeners, in a microtask.
     this.#exited.resolve(result);
+    this.#tell('exit', this.exitCode, this.signalCode);
     this.#closeStreams();
   }
 
@@ -252,17 +273,20 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.#spawned.reject(error);
     this.#exited.reject(error);
     // Loud, unless somebody listens or waits: a failure that nobody looks at must not be silent.
-    if (this.listenerCount('error') > 0 || !this.#watched) {
-      try {
-        this.emit('error', error);
-      } catch (thrown) {
-        process.nextTick(() => {
-          throw thrown;
-        });
-      }
-    }
+    if (this.listenerCount('error') > 0 || !this.#watched) this.#tell('error', error);
     this.#closeWhenDone = true;
     this.#emitClose();
+  }
+
+  /** What a listener throws is uncaught, as with any emitter of Node's; it does not keep the rest of the story from being told. */
+  #tell<E extends keyof ProcessEvents>(event: E, ...args: ProcessEvents[E]): void {
+    try {
+      (this as EventEmitter).emit(event, ...args);
+    } catch (thrown) {
+      process.nextTick(() => {
+        throw thrown;
+      });
+    }
   }
 
   #release(): void {
@@ -283,6 +307,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   #cancel(): void {
     if (this.#state === 'running') this.#native?.signal(constants.signals.SIGKILL);
     else {
+      this.#cancelled = true;
       this.#meant ??= 'SIGKILL';
       this.#native?.cancel();
       // With init, the start goes on after the launch.
@@ -335,6 +360,14 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     return left > 0 ? chunk.subarray(0, left) : undefined;
   }
 
+  /** What it wrote before its end counts, read by now or not: else the reason would be a matter of luck. */
+  #measureRest(): void {
+    const { outputLimit } = this.#settings;
+    if (outputLimit === undefined || this.#reason !== undefined) return;
+    const waiting = (this.#streams?.outputs ?? []).map((output) => output.waiting());
+    if (this.#counted + waiting.reduce((sum, bytes) => sum + bytes, 0) >= outputLimit) this.#reason = 'output-limit';
+  }
+
   #setRef(on: boolean): void {
     this.#referenced = on;
     this.#native?.setRef(on);
@@ -343,18 +376,11 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   }
 
   #connectTerminal(): void {
-    const terminal = this.#streams?.terminal;
-    if (!terminal) return;
-    const fd = native().receiveDescriptor(terminal.channel);
-    native().close(terminal.channel);
-    terminal.stream.connect(fd >= 0 ? fd : undefined);
+    this.#streams?.terminal?.connect();
   }
 
   #discardTerminal(): void {
-    const terminal = this.#streams?.terminal;
-    if (!terminal) return;
-    native().close(terminal.channel);
-    terminal.stream.connect(undefined);
+    this.#streams?.terminal?.discard();
   }
 
   #discardStreams(): void {
@@ -381,7 +407,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     if (!this.#closeWhenDone || this.#openStreams > 0) return;
     this.#closeWhenDone = false;
     // After those who wait for `exited`.
-    setImmediate(() => this.emit('close', this.exitCode, this.signalCode));
+    setImmediate(() => this.#tell('close', this.exitCode, this.signalCode));
   }
 }
 

@@ -1,3 +1,4 @@
+import { caller } from '../host/caller.js';
 import { optionError } from '../errors.js';
 import type { Namespace } from '../namespace/namespace.js';
 import { argumentsOf, checkRun, collect } from './run.js';
@@ -14,16 +15,22 @@ export async function runInNamespace(namespace: Namespace, command: string, rest
   onlyKeys(options, '', optionNames);
   const { input, encoding, env, cwd, ...others } = options;
   checkRun(input, encoding);
+  // An ordinary user may enter it only as root of the user namespace that owns it.
+  const owner = caller().privileged || namespace.type === 'user' ? undefined : await namespace.owner();
   const spawn: SpawnOptions = {
     ...others,
     outputLimit: others.outputLimit ?? '64M',
     cwd: cwd ?? (namespace.type === 'mount' ? '/' : process.cwd()),
     noNewPrivileges: false,
     namespaces: {
-      cgroup: 'host', ipc: 'host', mount: 'host', net: 'host', pid: 'host', time: 'host', user: 'host', uts: 'host',
+      cgroup: 'host', ipc: 'host', mount: 'host', net: 'host', pid: 'host', time: 'host', user: owner ?? 'host', uts: 'host',
       [namespace.type]: namespace,
     },
   };
   const settings: Settings = { ...settingsOf(command, args, spawn), env: { ...(env ?? process.env) } as Record<string, string>, umask: process.umask(), capabilities: 'caller' };
-  return collect(settings, input, encoding ?? 'utf8');
+  try {
+    return await collect(settings, input, encoding ?? 'utf8');
+  } finally {
+    owner?.close();
+  }
 }

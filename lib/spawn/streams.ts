@@ -12,7 +12,41 @@ export interface Streams {
   /** For the plan, which takes them; all numbers lie above those that the program will have. */
   readonly child: readonly number[];
   readonly parent: readonly (Readable | Writable | Duplex | null)[];
-  readonly terminal: { readonly stream: Terminal; readonly channel: number; readonly theirs: number } | undefined;
+  readonly terminal: TerminalChannel | undefined;
+  /** The streams that `outputLimit` counts, and how much lies in each that nobody has read yet. */
+  readonly outputs: readonly { waiting(): number }[];
+}
+
+/** The socket that the terminal's master comes through; ours is open until one of the two has been called. */
+export class TerminalChannel {
+  readonly stream: Terminal;
+  readonly theirs: number;
+  #ours: number;
+
+  constructor(stream: Terminal, ours: number, theirs: number) {
+    this.stream = stream;
+    this.#ours = ours;
+    this.theirs = theirs;
+  }
+
+  /** The child has sent it, or never will. */
+  connect(): void {
+    if (this.#ours < 0) return;
+    const fd = native().receiveDescriptor(this.#ours);
+    this.#close();
+    this.stream.connect(fd >= 0 ? fd : undefined);
+  }
+
+  discard(): void {
+    if (this.#ours < 0) return;
+    this.#close();
+    this.stream.connect(undefined);
+  }
+
+  #close(): void {
+    native().close(this.#ours);
+    this.#ours = -1;
+  }
 }
 
 export type Meter = (chunk: Buffer) => Buffer | undefined;
@@ -20,10 +54,16 @@ export type Meter = (chunk: Buffer) => Buffer | undefined;
 /** Counts what is read before anybody sees it, whether or not somebody is reading. */
 class Output extends net.Socket {
   readonly #meter: Meter;
+  readonly #fd: number;
 
   constructor(fd: number, meter: Meter) {
     super({ fd, readable: true, writable: false });
     this.#meter = meter;
+    this.#fd = fd;
+  }
+
+  waiting(): number {
+    return this.destroyed ? 0 : Math.max(native().waitingBytes(this.#fd), 0);
   }
 
   override push(chunk: unknown, encoding?: BufferEncoding): boolean {
@@ -58,14 +98,14 @@ export function openStreams(settings: Settings, meter: (index: number) => Meter)
       const channel = child.pop() as number;
       // The slots are overwritten by the terminal's own slave.
       for (let index = 0; index < 3; index++) give(hold(duplicate(nullFd(), least)));
-      return { child, parent, terminal: { stream, channel: ours, theirs: channel } };
+      return { child, parent, terminal: new TerminalChannel(stream, ours, channel), outputs: [stream] };
     }
     for (const [index, option] of settings.stdio.entries()) {
       const [theirs, ours] = openOne(option, index, least, hold);
       give(theirs);
       parent.push(ours === undefined ? null : streamOf(ours, index, meter));
     }
-    return { child, parent, terminal: undefined };
+    return { child, parent, terminal: undefined, outputs: parent.filter((stream) => stream instanceof Output) };
   } catch (error) {
     for (const stream of parent) stream?.destroy();
     for (const fd of opened) native().close(fd);
@@ -92,9 +132,20 @@ function openOne(option: StdioOption, index: number, least: number, hold: (fd: n
 }
 
 function streamOf(fd: number, index: number, meter: (index: number) => Meter): Readable | Writable | Duplex {
-  if (index === 0) return new net.Socket({ fd, readable: false, writable: true });
-  if (index < 3) return new Output(fd, meter(index));
-  return new net.Socket({ fd, readable: true, writable: true });
+  if (index > 0 && index < 3) return new Output(fd, meter(index));
+  return new Input(fd, index > 0);
+}
+
+/** A program need not read what it is given: that it has closed its end is its choice, and must not end the host as uncaught. */
+class Input extends net.Socket {
+  constructor(fd: number, readable: boolean) {
+    super({ fd, readable, writable: true });
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    const { code } = (error ?? {}) as NodeJS.ErrnoException;
+    super._destroy(code === 'EPIPE' || code === 'ECONNRESET' ? null : error, done);
+  }
 }
 
 function nullFd(): number {

@@ -14,6 +14,7 @@ export class Terminal extends Duplex {
   readonly #meter: Meter;
   #waiting: (() => void)[] = [];
   #ended = false;
+  #inLine = false;
 
   constructor(size: { columns: number; rows: number }, meter: Meter) {
     super({ allowHalfOpen: true });
@@ -49,11 +50,17 @@ export class Terminal extends Duplex {
     if (this.#fd >= 0 && this.#master && !this.#master.destroyed) native().setWindowSize(this.#fd, columns, rows);
   }
 
+  waiting(): number {
+    return this.#master && !this.#master.destroyed ? Math.max(native().waitingBytes(this.#fd), 0) : 0;
+  }
+
   override _read(): void {
     this.#master?.resume();
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
+    const last = chunk.at(-1);
+    this.#inLine = last === undefined ? this.#inLine : last !== 0x0a && last !== 0x0d && last !== 0x04;
     this.#then(() => {
       if (!this.#master || this.#master.destroyed || this.#ended) done(new Error('the terminal has been closed'));
       else this.#master.write(chunk, (error) => done(error ?? null));
@@ -61,10 +68,11 @@ export class Terminal extends Duplex {
   }
 
   override _final(done: (error?: Error | null) => void): void {
-    // A terminal has no end of file of its own: ^D in canonical mode is one, termios(3).
+    // A terminal has no end of file of its own: ^D in canonical mode is one, at the begin of a line; within one, it only hands
+    // over what has been typed so far: termios(3).
     this.#then(() => {
       if (!this.#master || this.#master.destroyed || this.#ended) done();
-      else this.#master.write('\u0004', () => done());
+      else this.#master.write(this.#inLine ? '\u0004\u0004' : '\u0004', () => done());
     });
   }
 
