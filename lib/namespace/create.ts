@@ -1,4 +1,4 @@
-import { openSync } from 'node:fs';
+import { openSync, statSync } from 'node:fs';
 import { optionError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import { native } from '../native.js';
@@ -23,10 +23,13 @@ export interface Created {
 export async function create(type: NamespaceType, options: NamespaceOptions): Promise<Created> {
   check.record(options, 'options');
   check.onlyKeys(options, '', ['owner', 'idMap', 'timeOffsets']);
-  const { owner, timeOffsets } = options;
+  const { timeOffsets } = options;
+  let { owner } = options;
   if (owner !== undefined && owner.type !== 'user') throw optionError('owner', 'a UserNamespace', owner);
   if (owner !== undefined && type === 'user') throw optionError('owner', "nothing for a user namespace: nested ones are made by a process inside", owner);
   if (timeOffsets !== undefined && type !== 'time') throw optionError('timeOffsets', "nothing unless type is 'time'", timeOffsets);
+  // setns(2): one's own user namespace cannot be entered again, and need not be.
+  if (owner?.id === ownUserNamespace()) owner = undefined;
   const newUser = type === 'user' || (owner === undefined && !caller().privileged);
   if (options.idMap !== undefined && !newUser) throw optionError('idMap', 'nothing: the ids are those of the owner', options.idMap);
   const ids = newUser ? await idsFor(options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'), caller(), { uid: 0, gid: 0 }) : undefined;
@@ -49,6 +52,9 @@ export async function create(type: NamespaceType, options: NamespaceOptions): Pr
     throw error;
   }
 }
+
+/** The inode number of the user namespace that we are in. */
+export const ownUserNamespace = (): bigint => statSync('/proc/self/ns/user', { bigint: true }).ino;
 
 async function makeAndHold(type: NamespaceType, ids: Ids | undefined, owner: number | undefined): Promise<number> {
   const plan = new PlanBuilder().in('join');

@@ -21,9 +21,8 @@ import { hostRoot, ordinaryHostRoot, privilegedHostRoot } from './host-root.js';
 import { type OverlayMount, overlay, overlayOf, tmpfsUpper, type UpperSpace } from './overlay.js';
 import { enterOwner, type Owner, shareOwner } from './ordinary-owner.js';
 import type { RootMount } from './root-mount.js';
+import { defaultUpperSize } from './ready-root.js';
 import type { ApplyReport, Branch, Change, OverlayOptions } from './types.js';
-
-export const defaultUpperSize = 512 * 2 ** 20;
 
 interface Checked {
   /** undefined: the host's tree. */

@@ -3,6 +3,7 @@
 import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import { native } from '../native.js';
+import { ownUserNamespace } from '../namespace/create.js';
 import { namespaceFlags, namespaceTypes } from '../namespace/flags.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
@@ -12,10 +13,11 @@ import { cwd, type Slot } from '../plan/steps.js';
 import * as structs from '../plan/structs.js';
 import { mountDev, openTerminal } from '../rootfs/devices.js';
 import { cloneMount, newFilesystem, openDirectory } from '../rootfs/filesystem.js';
-import { type HostRoot, ordinaryHostRoot, privilegedHostRoot } from '../rootfs/host-root.js';
+import { type HostRoot, ordinaryHostRoot } from '../rootfs/host-root.js';
 import { maskPaths, mountProc, mountSys, readonlyPaths } from '../rootfs/kernel-filesystems.js';
 import { overlay, tmpfsUpper } from '../rootfs/overlay.js';
-import { defaultUpperSize, type RootUse } from '../rootfs/overlay-rootfs.js';
+import type { RootUse } from '../rootfs/overlay-rootfs.js';
+import { defaultRoot, defaultUpperSize, type ReadyRoot } from '../rootfs/ready-root.js';
 import { attachRoot, makePrivate, makeReadonly, pivot, type RootMount } from '../rootfs/root-mount.js';
 import { type Ids, idTexts, outside } from '../security/id-map.js';
 import { writeOwnIdMap } from '../security/own-id-map.js';
@@ -31,6 +33,8 @@ export interface Context {
   readonly rootUse: RootUse | undefined;
   readonly overlayUses: readonly RootUse[];
   readonly hostRoot: HostRoot | undefined;
+  /** Its mounts are the plan's. */
+  readonly readyRoot: ReadyRoot | undefined;
   /** The program's descriptors 0, 1, …; all numbers are above those. */
   readonly stdio: readonly number[];
   /** A socket for the terminal's master. */
@@ -100,8 +104,8 @@ export function compile(settings: Settings, context: Context): Compiled {
       plan.in('parent');
       if (typeof settings.rootfs === 'string') made.push(directoryRoot(plan, settings.rootfs, settings.readonly, usernsFd, ownerIds));
       else if (context.hostRoot) {
-        const space = tmpfsUpper(plan, defaultUpperSize, ownerIds);
-        made.push(...privilegedHostRoot(plan, context.hostRoot, borrow('kit', context.hostRoot.kit?.fd ?? -1), space, usernsFd));
+        if (context.readyRoot) for (const { target, fd } of context.readyRoot.mounts) made.push({ target, mount: plan.slot(`ready root ${target}`, fd) });
+        else made.push(...defaultRoot(plan, context.hostRoot, newUser ? context.ids : undefined, usernsFd));
         missing = context.hostRoot.missing;
       }
     }
@@ -191,7 +195,7 @@ function ownerOf(settings: Settings, context: Context): Owner {
     });
   }
   const { user } = settings.namespaces;
-  if (user instanceof Namespace) return { user: user.fd, mount: undefined, own: false, opened: false };
+  if (user instanceof Namespace && user.id !== ownUserNamespace()) return { user: user.fd, mount: undefined, own: false, opened: false };
   if (first) return { user: first.user, mount: first.mount, own: true, opened: false };
   if (user === 'new' && !caller().privileged) {
     for (const type of namespaceTypes) {

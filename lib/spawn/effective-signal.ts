@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
 
 const { SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH } = constants.signals;
@@ -12,15 +12,42 @@ const harmless: ReadonlySet<number> = new Set([SIGCHLD, SIGCONT, SIGSTOP, SIGTST
  */
 export function effectiveSignal(signal: number, pid: number, isInit: boolean): { signal: number; meant: boolean } {
   if (!isInit || signal === SIGKILL || harmless.has(signal)) return { signal, meant: false };
-  let status: string;
   try {
-    status = readFileSync(`/proc/${pid}/status`, 'latin1');
+    if (isTaken(signal, pid)) return { signal, meant: false };
   } catch {
     return { signal, meant: false };
   }
-  const set = (name: string): bigint => BigInt(`0x${new RegExp(`^${name}:\\s*([0-9a-f]+)`, 'm').exec(status)?.[1] ?? '0'}`);
+  return { signal: SIGKILL, meant: true };
+}
+
+function isTaken(signal: number, pid: number): boolean {
   const bit = 1n << BigInt(signal - 1);
-  // A blocked signal is kept for the program to take: sigwaitinfo(2), signalfd(2).
-  const taken = (set('SigCgt') | set('SigIgn') | set('SigBlk')) & bit;
-  return taken ? { signal, meant: false } : { signal: SIGKILL, meant: true };
+  const isHandled = (): boolean => {
+    const status = readFileSync(`/proc/${pid}/status`, 'latin1');
+    const set = (name: string): bigint => BigInt(`0x${new RegExp(`^${name}:\\s*([0-9a-f]+)`, 'm').exec(status)?.[1] ?? '0'}`);
+    // A blocked signal is kept for the program to take: sigwaitinfo(2), signalfd(2).
+    return ((set('SigCgt') | set('SigIgn') | set('SigBlk')) & bit) !== 0n;
+  };
+  // While it waits in sigwaitinfo(2), SigBlk does not have what it waits for (do_sigtimedwait, real_blocked in kernel/signal.c).
+  // Looked at again, in case that it has stopped waiting between the two looks.
+  return isHandled() || (awaited(pid) & bit) !== 0n || isHandled();
+}
+
+const rtSigtimedwait = process.arch === 'arm64' ? '137' : '128';
+
+/** The set of signals that its main thread waits for in sigwaitinfo(2). */
+function awaited(pid: number): bigint {
+  let memory: number | undefined;
+  try {
+    const [call, set] = readFileSync(`/proc/${pid}/syscall`, 'latin1').split(' ');
+    if (call !== rtSigtimedwait || set === undefined) return 0n;
+    memory = openSync(`/proc/${pid}/mem`, 'r');
+    const words = new BigUint64Array(1);
+    return readSync(memory, words, 0, 8, BigInt(set)) === 8 ? (words[0] as bigint) : 0n;
+  } catch {
+    // proc_pid_syscall(5): only for those who may trace it.
+    return 0n;
+  } finally {
+    if (memory !== undefined) closeSync(memory);
+  }
 }

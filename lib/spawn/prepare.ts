@@ -1,4 +1,4 @@
-import { openSync } from 'node:fs';
+import { fchmodSync, openSync } from 'node:fs';
 import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import { checked, native } from '../native.js';
@@ -7,6 +7,7 @@ import type { PlanBuilder } from '../plan/builder.js';
 import { explanationOf } from '../plan/explain.js';
 import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
 import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
+import { type ReadyRoot, takeReadyRoot } from '../rootfs/ready-root.js';
 import { hostIds, type Ids, idsFor, outside } from '../security/id-map.js';
 import { compile } from './compile.js';
 import { lookUpUser } from './inside-user.js';
@@ -37,11 +38,11 @@ export async function prepare(settings: Settings, streams: Pick<Streams, 'child'
   const given = [...streams.child];
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
-    const found = await findAll(settings, releases);
+    const found = await findAll(settings, releases, given);
     const init = settings.init ? openInit(settings.stdio.length + 2) : undefined;
     if (init) given.push(init.child.program, init.child.status, init.child.pidfdSocket);
     if (init) own(init.child.status, found.ids);
-    ownPipes(settings, streams, found.ids);
+    ownPipes(settings, streams, found);
     const { plan, namespaces, missing } = compile(settings, {
       ...found,
       stdio: streams.child,
@@ -76,13 +77,19 @@ interface Found {
   readonly rootUse: RootUse | undefined;
   readonly overlayUses: readonly RootUse[];
   readonly hostRoot: HostRoot | undefined;
+  readonly readyRoot: ReadyRoot | undefined;
 }
 
-async function findAll(settings: Settings, releases: (() => void)[]): Promise<Found> {
+async function findAll(settings: Settings, releases: (() => void)[], given: number[]): Promise<Found> {
   const mounted = settings.mounts.flatMap((mount) => (mount.type === 'overlay' && 'source' in mount ? [mount.source] : []));
   const roots = settings.rootfs instanceof OverlayRootfs ? [settings.rootfs, ...mounted] : mounted;
   const newIds = settings.namespaces.user === 'new';
-  const ids = newIds ? await chooseIds(settings, roots) : hostIds;
+  const needsHost = settings.namespaces.mount === 'new' && !(settings.rootfs instanceof OverlayRootfs);
+  const host = needsHost ? await hostRoot() : undefined;
+  const isDefault = newIds && roots.length === 0 && settings.rootfs === undefined && settings.idMap === 'auto';
+  const readyRoot = host && isDefault ? takeReadyRoot(host) : undefined;
+  for (const { fd } of readyRoot?.mounts ?? []) given.push(fd);
+  const ids = readyRoot?.ids ?? (newIds ? await chooseIds(settings, roots) : hostIds);
   releases.push(() => ids.release());
   const uses: RootUse[] = [];
   for (const root of roots) {
@@ -93,8 +100,7 @@ async function findAll(settings: Settings, releases: (() => void)[]): Promise<Fo
   const rootUse = settings.rootfs instanceof OverlayRootfs ? uses.shift() : undefined;
   const user = typeof settings.user === 'string' ? await lookUpUser(settings.user, rootUse ?? (settings.rootfs as string | undefined)) : settings.user;
   if (newIds) checkUser(user, ids.map);
-  const needsHost = settings.namespaces.mount === 'new' && !rootUse;
-  return { ids: newIds ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: needsHost ? await hostRoot() : undefined };
+  return { ids: newIds ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, readyRoot };
 }
 
 /** Files of a borrowed root are owned by its ids: so those are the spawn's, too. */
@@ -130,15 +136,17 @@ function driverOf(settings: Settings): string {
   return typeof settings.rootfs === 'string' && !settings.readonly ? 'directory' : 'overlay';
 }
 
-/** So that the program may open its own streams by name (/dev/stdout): a pipe belongs to who made it. */
-function ownPipes(settings: Settings, streams: Pick<Streams, 'child' | 'terminal'>, ids: Ids | undefined): void {
+/** So that the program may open its own streams by name (/dev/stdout), which is checked like opening a file. */
+function ownPipes(settings: Settings, streams: Pick<Streams, 'child' | 'terminal'>, { ids, user }: Found): void {
   if (streams.terminal) return;
-  for (const [index, fd] of streams.child.entries()) if (settings.stdio[index] === 'pipe') own(fd, ids);
+  for (const [index, fd] of streams.child.entries()) if (settings.stdio[index] === 'pipe') own(fd, ids, user);
 }
 
-function own(fd: number, ids: Ids | undefined): void {
+function own(fd: number, ids: Ids | undefined, user: { uid: number; gid: number } = { uid: 0, gid: 0 }): void {
   if (ids?.writer !== 'parent') return;
-  native().setOwner(fd, outside(ids.map.uids, 0) ?? 0, outside(ids.map.gids, 0) ?? 0);
+  const owned = native().setOwner(fd, outside(ids.map.uids, user.uid) ?? 0, outside(ids.map.gids, user.gid) ?? 0);
+  // Without CAP_CHOWN. Who may open it is limited by whose /proc/PID/fd one may look into.
+  if (owned < 0) fchmodSync(fd, 0o666);
 }
 
 let initProgram: number | undefined;

@@ -9,6 +9,8 @@ import { explainFailure } from '../plan/failure.js';
 import type { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
 import { CgroupError } from '../errors.js';
 import type { CgroupStats } from '../cgroup/types.js';
+import { execveAdvice } from '../host/exec-advice.js';
+import { candidates } from './compile.js';
 import { effectiveSignal } from './effective-signal.js';
 import { InitChannel } from './init-channel.js';
 import { prepare, type Prepared } from './prepare.js';
@@ -214,8 +216,8 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     if (this.#init) {
       this.#init.start(
         (programPid) => this.#running(programPid),
-        (report) => {
-          this.#failure = explainFailure((this.#prepared as Prepared).plan, { ...report, phase: 0, step: (this.#prepared as Prepared).execStep });
+        ({ candidate, errno, head }) => {
+          this.#failure = execveAdvice(candidates(this.#settings), candidate, errno, head, (this.#prepared as Prepared).execStep);
         },
       );
     } else this.#running(pid);
@@ -396,9 +398,14 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
         this.#openStreams--;
         this.#emitClose();
       });
-      const readable = stream as Readable;
-      if (readable.readableFlowing === null && readable.listenerCount('readable') === 0) readable.resume();
     }
+    // After those who wait for `exited`: they may begin to read only now.
+    setImmediate(() => {
+      for (const stream of new Set(this.stdio.slice(1))) {
+        const readable = stream as Readable | null;
+        if (readable?.readableFlowing === null && readable.listenerCount('readable') === 0) readable.resume();
+      }
+    });
     this.#closeWhenDone = true;
     this.#emitClose();
   }
@@ -424,7 +431,8 @@ class Settled<T> {
   }
 }
 
-const signalNames = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name as NodeJS.Signals]));
+// Some numbers have two names, and the first is the usual one: SIGABRT and not SIGIOT. The last entry of a number wins in a Map.
+const signalNames = new Map(Object.entries(constants.signals).reverse().map(([name, number]) => [number, name as NodeJS.Signals]));
 const nameOf = (signal: number): NodeJS.Signals => signalNames.get(signal) ?? (`SIG${signal}` as NodeJS.Signals);
 
 function notStarted(why: string): IsolationError {
