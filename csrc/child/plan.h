@@ -58,10 +58,11 @@ struct PlanHeader {
   int64_t uid_map;        // text for /proc/PID/uid_map, or a vector for newuidmap; -1: the parent writes none
   int64_t gid_map;
   int64_t oom_score_adj;  // text for /proc/PID/oom_score_adj, or -1
+  int64_t net_slot;      // a network namespace that the parent is in while it clones, or -1
   uint32_t map_helpers;  // 1: uid_map and gid_map are argument vectors of newuidmap and newgidmap, without the pid
   uint32_t own_memory;   // 1: the joiner and child do not share our address space (joining a time namespace)
 };
-static_assert(sizeof(PlanHeader) == 144);
+static_assert(sizeof(PlanHeader) == 152);
 
 inline bool keeps(const PlanHeader& header, uint32_t slot) { return header.keep[slot / 64] >> slot % 64 & 1; }
 
@@ -69,7 +70,7 @@ inline const Step* plan_steps(const uint8_t* plan) { return reinterpret_cast<con
 
 // What a step that failed left behind. It lies in memory shared with the parent, which reads it after the report pipe's
 // end of file; nothing is sent.
-enum class Phase : uint32_t { step, clone_joiner, clone_child, setgroups, uid_map, gid_map, oom_score_adj, newuidmap, newgidmap };
+enum class Phase : uint32_t { step, clone_joiner, clone_child, setgroups, uid_map, gid_map, oom_score_adj, newuidmap, newgidmap, setns };
 
 struct Report {
   int32_t error;   // positive errno; 0: nothing failed

@@ -1,11 +1,13 @@
 #include "launch.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 
@@ -20,6 +22,26 @@ namespace {
 long pointer(const void* p) { return reinterpret_cast<long>(p); }
 
 void wake(uint32_t* word) { raw_syscall(SYS_futex, pointer(word), FUTEX_WAKE, INT32_MAX); }
+
+// This thread in another network namespace, for the length of a clone: the child begins in it. A namespace that was made ahead
+// is not owned by the child's user namespace, so the child could not enter it by itself.
+class NetVisit {
+ public:
+  explicit NetVisit(int fd) {
+    if (fd < 0) return;
+    home_.reset(open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+    if (!home_ || setns(fd, CLONE_NEWNET) < 0) error_ = errno;
+  }
+  ~NetVisit() {
+    // Whoever may enter another one may return; else this thread would start the next sandbox on the wrong network.
+    if (home_ && setns(home_.get(), CLONE_NEWNET) < 0) abort();
+  }
+  int error() const { return error_; }
+
+ private:
+  UniqueFd home_;
+  int error_ = 0;
+};
 
 constexpr uint64_t kPidfdFlag = 0x1000;  // CLONE_PIDFD
 
@@ -75,7 +97,10 @@ void Launch::run() {
     args.exit_signal = SIGCHLD;
     arena_->child.plan = plan;
     arena_->child.shared = &shared();
-    if (header().joiner) {
+    const NetVisit visit(header().net_slot < 0 ? -1 : shared().slots[header().net_slot]);
+    if (visit.error() != 0) {
+      fail(Phase::setns, visit.error());
+    } else if (header().joiner) {
       // With CLONE_PARENT the child is ours, not the joiner's; the kernel wants no exit signal then (clone3_args_valid).
       args.flags |= CLONE_PARENT | CLONE_PARENT_SETTID;
       args.parent_tid = reinterpret_cast<uint64_t>(&shared().pid);

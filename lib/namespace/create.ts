@@ -2,11 +2,11 @@ import { openSync, statSync } from 'node:fs';
 import { optionError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import { native } from '../native.js';
+import { bringUpLoopback } from '../network/loopback.js';
 import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd } from '../plan/steps.js';
-import { interfaceFlags } from '../plan/structs.js';
 import { checkIdMap, type Ids, idsFor, idTexts } from '../security/id-map.js';
 import { writeOwnIdMap } from '../security/own-id-map.js';
 import * as check from '../spawn/validate.js';
@@ -64,11 +64,7 @@ async function makeAndHold(type: NamespaceType, ids: Ids | undefined, owner: num
     plan.label('join the owner').add('setns', [plan.slot('owner', native().duplicate(owner, 0)), k.CLONE_NEWUSER]);
     plan.label(`make a ${type} namespace`).add('unshare', [namespaceFlags[type]]);
   }
-  if (type === 'net') {
-    plan.label('bring up the loopback device', 'lo');
-    const socket = plan.open('socket', 'socket', [k.AF_INET, k.SOCK_DGRAM | k.SOCK_CLOEXEC, 0]);
-    plan.add('ioctl', [socket, k.SIOCSIFFLAGS, interfaceFlags('lo', k.IFF_UP)]);
-  }
+  if (type === 'net') bringUpLoopback(plan);
   plan.label('keep the namespace', `/proc/self/ns/${namespaceFiles[type]}`);
   const slot = plan.open(type, 'openat', [cwd, `/proc/self/ns/${namespaceFiles[type]}`, k.O_RDONLY | k.O_CLOEXEC, 0]);
   plan.keep(slot);

@@ -26,6 +26,7 @@ export function explanationOf(plan: PlanBuilder): Explanation {
     tell('child', plan.steps.join);
   }
   if (plan.cloneFlags !== 0) {
+    if (plan.netSlot) lines.push({ side: 'parent', step: 'enter the network namespace', syscall: 'setns', args: [`<${plan.netSlot.name}>`, 'CLONE_NEWNET'] });
     lines.push({ side: 'parent', step: 'make the namespaces', syscall: 'clone3', args: [cloneFlags(plan.cloneFlags & ~k.CLONE_PIDFD, ['CLONE_VM', 'CLONE_PIDFD', 'CLONE_CLEAR_SIGHAND', ...(plan.joinFlags >= 0 ? ['CLONE_PARENT'] : [])])] });
     if (plan.joinFlags < 0) maps(plan.cloneFlags);
     tell('child', plan.steps.child);

@@ -6,7 +6,7 @@ import type { PlanBuilder } from './builder.js';
 import type { Step, StepKind } from './steps.js';
 
 /** The order of `Phase` in csrc/child/plan.h. */
-const phases = ['step', 'clone_joiner', 'clone_child', 'setgroups', 'uid_map', 'gid_map', 'oom_score_adj', 'newuidmap', 'newgidmap'] as const;
+const phases = ['step', 'clone_joiner', 'clone_child', 'setgroups', 'uid_map', 'gid_map', 'oom_score_adj', 'newuidmap', 'newgidmap', 'setns'] as const;
 
 const specialSyscalls: Partial<Record<StepKind, string>> = {
   await_ids: 'futex', expect_alive: 'ppoll', drop_bounding: 'prctl', send_fd: 'sendmsg', exec: 'execve', fsconfig_fd: 'fsconfig', ioctl_number: 'ioctl',
@@ -39,6 +39,7 @@ function explainPhase(plan: PlanBuilder, failure: NativeFailure, phase: Exclude<
     const flags = phase === 'clone_child' ? plan.cloneFlags : Math.max(plan.joinFlags, 0);
     return refused('ERR_CLOISTER_NAMESPACE', failure, { step: 'make the namespaces', index, syscall: 'clone3', path: undefined }, flags);
   }
+  if (phase === 'setns') return refused('ERR_CLOISTER_NAMESPACE', failure, { step: 'enter the network namespace', index, syscall: 'setns', path: undefined });
   if (phase === 'newuidmap' || phase === 'newgidmap') {
     return refused('ERR_CLOISTER_ID_MAP', failure, { step: `map ids with ${phase}`, index, syscall: phase, path: `/etc/sub${phase === 'newuidmap' ? 'uid' : 'gid'}` });
   }

@@ -17,10 +17,14 @@ export function mountProc(plan: PlanBuilder, root: Slot, path: string, own: bool
 }
 
 /** sysfs, read-only. A new one shows the network devices of the new network namespace, which only its owner may mount. */
-export function mountSys(plan: PlanBuilder, root: Slot, path: string, own: boolean): void {
+export function newSysfs(plan: PlanBuilder): Slot {
+  return newFilesystem(plan, 'sysfs', {}, quiet | k.MOUNT_ATTR_RDONLY);
+}
+
+export function mountSys(plan: PlanBuilder, root: Slot, path: string, from: 'new' | 'host' | Slot): void {
   plan.label(`mount ${path}`, path);
-  const attributes = quiet | k.MOUNT_ATTR_RDONLY;
-  const mount = own ? newFilesystem(plan, 'sysfs', {}, attributes) : cloneMount(plan, cwd, '/sys', { recursive: true, attributes });
+  const host = (): Slot => cloneMount(plan, cwd, '/sys', { recursive: true, attributes: quiet | k.MOUNT_ATTR_RDONLY });
+  const mount = from === 'new' ? newSysfs(plan) : from === 'host' ? host() : from;
   attach(plan, mount, openTarget(plan, root, path, { create: 'directory', noSymlinks: true }));
   plan.add('close', [mount]);
 }

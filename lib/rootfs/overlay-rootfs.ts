@@ -21,7 +21,7 @@ import { hostRoot, ordinaryHostRoot, privilegedHostRoot } from './host-root.js';
 import { type OverlayMount, overlay, overlayOf, tmpfsUpper, type UpperSpace } from './overlay.js';
 import { enterOwner, type Owner, shareOwner } from './ordinary-owner.js';
 import type { RootMount } from './root-mount.js';
-import { defaultUpperSize } from './ready-root.js';
+import { defaultUpperSize } from './ready.js';
 import type { ApplyReport, Branch, Change, OverlayOptions } from './types.js';
 
 interface Checked {

@@ -7,6 +7,7 @@ import { ownUserNamespace } from '../namespace/create.js';
 import { namespaceFlags, namespaceTypes } from '../namespace/flags.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
+import { bringUpLoopback } from '../network/loopback.js';
 import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { cwd, type Slot } from '../plan/steps.js';
@@ -17,7 +18,7 @@ import { type HostRoot, ordinaryHostRoot } from '../rootfs/host-root.js';
 import { maskPaths, mountProc, mountSys, readonlyPaths } from '../rootfs/kernel-filesystems.js';
 import { overlay, tmpfsUpper } from '../rootfs/overlay.js';
 import type { RootUse } from '../rootfs/overlay-rootfs.js';
-import { defaultRoot, defaultUpperSize, type ReadyRoot } from '../rootfs/ready-root.js';
+import { defaultRoot, defaultUpperSize, type Ready } from '../rootfs/ready.js';
 import { attachRoot, makePrivate, makeReadonly, pivot, type RootMount } from '../rootfs/root-mount.js';
 import { type Ids, idTexts, outside } from '../security/id-map.js';
 import { writeOwnIdMap } from '../security/own-id-map.js';
@@ -33,8 +34,8 @@ export interface Context {
   readonly rootUse: RootUse | undefined;
   readonly overlayUses: readonly RootUse[];
   readonly hostRoot: HostRoot | undefined;
-  /** Its mounts are the plan's. */
-  readonly readyRoot: ReadyRoot | undefined;
+  /** Its descriptors are the plan's. */
+  readonly ready: Ready | undefined;
   /** The program's descriptors 0, 1, …; all numbers are above those. */
   readonly stdio: readonly number[];
   /** A socket for the terminal's master. */
@@ -73,7 +74,10 @@ export function compile(settings: Settings, context: Context): Compiled {
     }),
   ) as Compiled['namespaces'];
   const newUser = kinds.user === 'new' && owner.user === undefined;
+  const sysfs = context.ready && plan.slot('ready sysfs', context.ready.sysfs);
+  plan.netSlot = context.ready && plan.slot('ready network namespace', context.ready.net);
   for (const type of namespaceTypes) {
+    if (type === 'net' && plan.netSlot) continue;
     if (namespaces[type] === 'new' && (type !== 'user' || newUser)) plan.cloneFlags |= namespaceFlags[type];
   }
   const parent = borrow('this process', parentPidfd());
@@ -104,7 +108,7 @@ export function compile(settings: Settings, context: Context): Compiled {
       plan.in('parent');
       if (typeof settings.rootfs === 'string') made.push(directoryRoot(plan, settings.rootfs, settings.readonly, usernsFd, ownerIds));
       else if (context.hostRoot) {
-        if (context.readyRoot) for (const { target, fd } of context.readyRoot.mounts) made.push({ target, mount: plan.slot(`ready root ${target}`, fd) });
+        if (context.ready) for (const { target, fd } of context.ready.mounts) made.push({ target, mount: plan.slot(`ready root ${target}`, fd) });
         else made.push(...defaultRoot(plan, context.hostRoot, newUser ? context.ids : undefined, usernsFd));
         missing = context.hostRoot.missing;
       }
@@ -134,7 +138,7 @@ export function compile(settings: Settings, context: Context): Compiled {
     }
     root = attachRoot(plan, made);
     mountProc(plan, root, '/proc', namespaces.pid !== 'host');
-    mountSys(plan, root, '/sys', namespaces.net === 'new');
+    mountSys(plan, root, '/sys', namespaces.net === 'new' ? (sysfs ?? 'new') : 'host');
     const kit = privileged && context.hostRoot?.kit ? borrow('kit', context.hostRoot.kit.fd) : undefined;
     const dev = kit && plan.in('parent') && cloneKit(plan, kit, 'dev', usernsFd);
     const blank = kit && cloneKit(plan, kit, 'blank', undefined);
@@ -147,7 +151,7 @@ export function compile(settings: Settings, context: Context): Compiled {
     readonlyPaths(plan, root, settings.readonlyPaths);
     if (settings.readonly) makeReadonly(plan, root);
   }
-  if (namespaces.net === 'new') bringUpLoopback(plan);
+  if (namespaces.net === 'new' && !plan.netSlot) bringUpLoopback(plan);
   nameHost(plan, settings);
   const terminal = settings.tty && channel && pts ? openTerminal(plan, pts, channel, structs.windowSize(settings.tty.columns, settings.tty.rows)) : undefined;
   if (root) pivot(plan);
@@ -283,14 +287,6 @@ function enterIds(plan: PlanBuilder): void {
   plan.label('become root inside').add('setgroups', [0, null], { tolerate: [k.EPERM, k.EINVAL] });
   plan.add('setresgid', [0, 0, 0], { tolerate: [k.EINVAL] });
   plan.add('setresuid', [0, 0, 0], { tolerate: [k.EINVAL] });
-}
-
-/** netdevice(7). Addresses 127.0.0.1 and ::1 come with it. */
-function bringUpLoopback(plan: PlanBuilder): void {
-  plan.label('bring up the loopback device', 'lo');
-  const socket = plan.open('socket', 'socket', [k.AF_INET, k.SOCK_DGRAM | k.SOCK_CLOEXEC, 0]);
-  plan.add('ioctl', [socket, k.SIOCSIFFLAGS, structs.interfaceFlags('lo', k.IFF_UP)]);
-  plan.add('close', [socket]);
 }
 
 function nameHost(plan: PlanBuilder, { hostname, domainname, namespaces }: Settings): void {

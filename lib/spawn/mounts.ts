@@ -62,7 +62,7 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
     case 'proc':
       return (root) => mountProc(plan, root, mount.target, true);
     case 'sysfs':
-      return (root) => mountSys(plan, root, mount.target, true);
+      return (root) => mountSys(plan, root, mount.target, 'new');
     case 'devpts':
     case 'mqueue':
     case 'cgroup':

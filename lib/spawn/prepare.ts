@@ -7,7 +7,7 @@ import type { PlanBuilder } from '../plan/builder.js';
 import { explanationOf } from '../plan/explain.js';
 import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
 import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
-import { type ReadyRoot, takeReadyRoot } from '../rootfs/ready-root.js';
+import { descriptorsOf, enter, type Ready, takeReady } from '../rootfs/ready.js';
 import { hostIds, type Ids, idsFor, outside } from '../security/id-map.js';
 import { compile } from './compile.js';
 import { lookUpUser } from './inside-user.js';
@@ -30,7 +30,8 @@ export interface Prepared {
   discard(): void;
 }
 
-export async function prepare(settings: Settings, streams: Pick<Streams, 'child' | 'terminal'>): Promise<Prepared> {
+/** `whole`: nothing that was made ahead, so that the plan has every step. */
+export async function prepare(settings: Settings, streams: Pick<Streams, 'child' | 'terminal'>, whole = false): Promise<Prepared> {
   const releases: (() => void)[] = [];
   const release = (): void => {
     for (const give of releases.splice(0)) give();
@@ -38,7 +39,7 @@ export async function prepare(settings: Settings, streams: Pick<Streams, 'child'
   const given = [...streams.child];
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
-    const found = await findAll(settings, releases, given);
+    const found = await findAll(settings, releases, given, whole);
     const init = settings.init ? openInit(settings.stdio.length + 2) : undefined;
     if (init) given.push(init.child.program, init.child.status, init.child.pidfdSocket);
     if (init) own(init.child.status, found.ids);
@@ -77,19 +78,19 @@ interface Found {
   readonly rootUse: RootUse | undefined;
   readonly overlayUses: readonly RootUse[];
   readonly hostRoot: HostRoot | undefined;
-  readonly readyRoot: ReadyRoot | undefined;
+  readonly ready: Ready | undefined;
 }
 
-async function findAll(settings: Settings, releases: (() => void)[], given: number[]): Promise<Found> {
+async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean): Promise<Found> {
   const mounted = settings.mounts.flatMap((mount) => (mount.type === 'overlay' && 'source' in mount ? [mount.source] : []));
   const roots = settings.rootfs instanceof OverlayRootfs ? [settings.rootfs, ...mounted] : mounted;
   const newIds = settings.namespaces.user === 'new';
   const needsHost = settings.namespaces.mount === 'new' && !(settings.rootfs instanceof OverlayRootfs);
   const host = needsHost ? await hostRoot() : undefined;
-  const isDefault = newIds && roots.length === 0 && settings.rootfs === undefined && settings.idMap === 'auto';
-  const readyRoot = host && isDefault ? takeReadyRoot(host) : undefined;
-  for (const { fd } of readyRoot?.mounts ?? []) given.push(fd);
-  const ids = readyRoot?.ids ?? (newIds ? await chooseIds(settings, roots) : hostIds);
+  const ready = host && !whole && mayBeReady(settings, roots) ? takeReady(host) : undefined;
+  if (host && !whole) releases.push(enter(host));
+  if (ready) given.push(...descriptorsOf(ready));
+  const ids = ready?.ids ?? (newIds ? await chooseIds(settings, roots) : hostIds);
   releases.push(() => ids.release());
   const uses: RootUse[] = [];
   for (const root of roots) {
@@ -100,7 +101,18 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
   const rootUse = settings.rootfs instanceof OverlayRootfs ? uses.shift() : undefined;
   const user = typeof settings.user === 'string' ? await lookUpUser(settings.user, rootUse ?? (settings.rootfs as string | undefined)) : settings.user;
   if (newIds) checkUser(user, ids.map);
-  return { ids: newIds ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, readyRoot };
+  return { ids: newIds ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready };
+}
+
+/**
+ * The usual spawn: what it needs may have been made ahead. Not where the network namespace has to be owned by the sandbox's user
+ * namespace: a capability over it, or a sysctl of it, may be asked for.
+ */
+function mayBeReady(settings: Settings, roots: readonly OverlayRootfs[]): boolean {
+  const { namespaces, rootfs, idMap, sysctl, capabilities } = settings;
+  if (roots.length > 0 || rootfs !== undefined || idMap !== 'auto' || sysctl.length > 0) return false;
+  if (namespaces.user !== 'new' || namespaces.net !== 'new' || capabilities === 'caller' || capabilities.bounding !== 0n) return false;
+  return !settings.mounts.some(({ type }) => type === 'sysfs');
 }
 
 /** Files of a borrowed root are owned by its ids: so those are the spawn's, too. */
@@ -170,7 +182,7 @@ function openInit(least: number): { child: { program: number; status: number; pi
 export async function explainSettings(settings: Settings): Promise<Explanation> {
   const nothing = (): number => openSync('/dev/null', 'r+');
   const terminal = settings.tty ? { theirs: nothing() } : undefined;
-  const prepared = await prepare(settings, { child: settings.stdio.map(nothing), terminal: terminal as Streams['terminal'] });
+  const prepared = await prepare(settings, { child: settings.stdio.map(nothing), terminal: terminal as Streams['terminal'] }, true);
   try {
     return explanationOf(prepared.plan);
   } finally {
