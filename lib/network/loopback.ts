@@ -7,5 +7,5 @@ export function bringUpLoopback(plan: PlanBuilder): void {
   plan.label('bring up the loopback device', 'lo');
   const socket = plan.open('socket', 'socket', [k.AF_INET, k.SOCK_DGRAM | k.SOCK_CLOEXEC, 0]);
   plan.add('ioctl', [socket, k.SIOCSIFFLAGS, interfaceFlags('lo', k.IFF_UP)]);
-  plan.add('close', [socket]);
+  plan.release(socket);
 }

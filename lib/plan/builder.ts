@@ -92,6 +92,11 @@ export class PlanBuilder {
     return step;
   }
 
+  /** Closes what is not needed any more. Not in the child: all that it has opened is closed by exec, at once. */
+  release(slot: Slot): void {
+    if (this.#section !== 'child') this.add('close', [slot]);
+  }
+
   /** The same, with a new slot for the result. */
   open<K extends StepKind>(name: string, kind: K, args: Arguments<(typeof stepKinds)[K]>, options: StepOptions = {}): Slot {
     const out = this.slot(name);

@@ -1,3 +1,4 @@
+import { errnoName } from '../errors.js';
 import type { Explanation } from '../spawn/types.js';
 import type { PlanBuilder } from './builder.js';
 import * as k from './constants.js';
@@ -7,8 +8,13 @@ import type { Slot, Step } from './steps.js';
 /** The plan as the system calls that it makes, in order. */
 export function explanationOf(plan: PlanBuilder): Explanation {
   const lines: { side: 'parent' | 'child'; step: string; syscall: string; args: string[] }[] = [];
+  const notes = new Map<object, string>();
   const tell = (side: 'parent' | 'child', steps: readonly Step[]): void => {
-    for (const step of steps) lines.push({ side, step: stepText(step), syscall: syscallOf(step.kind), args: step.args.map((arg, index) => argument(step, arg, index)) });
+    for (const step of steps) {
+      const line = { side, step: stepText(step), syscall: syscallOf(step.kind), args: step.args.map((arg, index) => argument(step, arg, index)) };
+      notes.set(line, noteOf(step));
+      lines.push(line);
+    }
   };
   tell('parent', plan.steps.parent);
   const maps = (flags: number): void => {
@@ -32,6 +38,7 @@ export function explanationOf(plan: PlanBuilder): Explanation {
     tell('child', plan.steps.child);
   }
   const steps = lines.map((line, index) => ({ index, ...line }));
+  const noteAt = (index: number): string => notes.get(lines[index] as object) ?? '';
   return {
     steps,
     toString: () => {
@@ -42,11 +49,20 @@ export function explanationOf(plan: PlanBuilder): Explanation {
         if (line.side !== side) rows.push(`${line.side}:`);
         if (line.step !== step || line.side !== side) rows.push(`  # ${line.step}`);
         [side, step] = [line.side, line.step];
-        rows.push(`  ${String(line.index).padStart(3)}  ${line.syscall}(${line.args.join(', ')})`);
+        rows.push(`  ${String(line.index).padStart(3)}  ${line.syscall}(${line.args.join(', ')})${noteAt(line.index)}`);
       }
       return rows.join('\n');
     },
   };
+}
+
+/** What it opens, which errnos are no failure, and what is passed over then. */
+function noteOf({ out, tolerate, skipIfDone, skipIfTolerated }: Step): string {
+  const errnos = tolerate.filter((errno) => errno !== 0).map((errno) => errnoName(-errno));
+  const opened = out ? ` = <${out.name}>` : '';
+  if (skipIfDone > 0) return `${opened}   # if done, passes over ${skipIfDone}${errnos.length > 0 ? `; or ${errnos.join(', ')}` : ''}`;
+  if (skipIfTolerated > 0) return `${opened}   # or ${errnos.join(', ')}, and passes over ${skipIfTolerated}`;
+  return errnos.length > 0 ? `${opened}   # or ${errnos.join(', ')}` : opened;
 }
 
 function stepText(step: Step): string {
@@ -57,7 +73,7 @@ function argument(step: Step, arg: Step['args'][number], index: number): string 
   if (arg === null) return 'NULL';
   if (typeof arg === 'string') return quote(arg);
   if (typeof arg === 'number') return symbolic(step.kind, index, arg);
-  if (arg instanceof Uint8Array) return bytesText(arg);
+  if (arg instanceof Uint8Array) return structText(step.kind, index, arg) ?? bytesText(arg);
   if (Array.isArray(arg)) {
     const words = arg as readonly string[];
     // The environment may hold secrets: its names are enough.
@@ -69,6 +85,19 @@ function argument(step: Step, arg: Step['args'][number], index: number): string 
 }
 
 const quote = (text: string): string => JSON.stringify(text.length > 120 ? `${text.slice(0, 117)}...` : text);
+
+/** struct mount_attr and struct open_how by their fields. */
+function structText(kind: string, index: number, bytes: Uint8Array): string | undefined {
+  const word = (at: number): number => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).readUInt32LE(at);
+  if (kind === 'openat2' && index === 2) return `{flags=${bits(word(0), openFlags)}, resolve=${bits(word(16), resolveFlags)}}`;
+  if (kind !== 'mount_setattr' || index !== 3) return undefined;
+  const fields = [
+    word(0) && `attr_set=${bits(word(0), [...mountAttributes, [k.MOUNT_ATTR_IDMAP, 'MOUNT_ATTR_IDMAP']])}`,
+    word(16) && `propagation=${bits(word(16), named('MS_PRIVATE', 'MS_SLAVE'))}`,
+    word(24) && 'userns_fd=<user namespace>',
+  ];
+  return `{${fields.filter(Boolean).join(', ')}}`;
+}
 
 function bytesText(bytes: Uint8Array): string {
   const text = Buffer.from(bytes).toString('latin1');
@@ -83,6 +112,7 @@ const openFlags = named('O_WRONLY', 'O_RDWR', 'O_CREAT', 'O_EXCL', 'O_NOCTTY', '
 const treeFlags: Names = [[k.OPEN_TREE_CLONE, 'OPEN_TREE_CLONE'], [k.OPEN_TREE_CLOEXEC, 'OPEN_TREE_CLOEXEC'], [k.AT_RECURSIVE, 'AT_RECURSIVE'], [k.AT_EMPTY_PATH, 'AT_EMPTY_PATH']];
 const mountAttributes = named('MOUNT_ATTR_RDONLY', 'MOUNT_ATTR_NOSUID', 'MOUNT_ATTR_NODEV', 'MOUNT_ATTR_NOEXEC');
 const atFlags = named('AT_EMPTY_PATH', 'AT_RECURSIVE', 'AT_SYMLINK_NOFOLLOW');
+const resolveFlags = named('RESOLVE_NO_MAGICLINKS', 'RESOLVE_NO_SYMLINKS', 'RESOLVE_IN_ROOT');
 const namespaceNames = named('CLONE_NEWUSER', 'CLONE_NEWNS', 'CLONE_NEWPID', 'CLONE_NEWNET', 'CLONE_NEWIPC', 'CLONE_NEWUTS', 'CLONE_NEWCGROUP', 'CLONE_NEWTIME');
 
 /** kind.index of an argument → the names of its bits. */
@@ -113,7 +143,7 @@ const valueArguments: Readonly<Record<string, Names>> = {
   'rt_sigprocmask.0': named('SIG_SETMASK'),
   'socket.0': named('AF_INET'),
 };
-const octalArguments = new Set(['mkdirat.2', 'mknodat.2', 'openat.3', 'fchmodat.2', 'umask.0']);
+const octalArguments = new Set(['mkdirat.2', 'mknodat.2', 'openat.3', 'umask.0']);
 
 function symbolic(kind: string, index: number, value: number): string {
   const key = `${kind}.${index}`;

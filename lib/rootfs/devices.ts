@@ -47,7 +47,7 @@ export function mountDev(plan: PlanBuilder, root: Slot, dev: Slot | undefined, i
       plan.label('bind a device', `/dev/${name}`);
       const copy = plan.open(name, 'open_tree', [cwd, `/dev/${name}`, k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC]);
       plan.add('move_mount', [copy, '', base, name, k.MOVE_MOUNT_F_EMPTY_PATH]);
-      plan.add('close', [copy]);
+      plan.release(copy);
     }
   }
   plan.label('mount /dev/pts', '/dev/pts');
@@ -56,13 +56,13 @@ export function mountDev(plan: PlanBuilder, root: Slot, dev: Slot | undefined, i
   plan.label('mount /dev/shm', '/dev/shm');
   const shm = newFilesystem(plan, 'tmpfs', { size: String(64 * 2 ** 20), mode: '1777' }, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC);
   plan.add('move_mount', [shm, '', base, 'shm', k.MOVE_MOUNT_F_EMPTY_PATH]);
-  plan.add('close', [shm]);
+  plan.release(shm);
   if (ipcIsNew) {
     // mqueue_init_fs_context: the queues of the ipc namespace, mounted by whoever owns that.
     plan.label('mount /dev/mqueue', '/dev/mqueue');
     const mqueue = newFilesystem(plan, 'mqueue', {}, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC);
     plan.add('move_mount', [mqueue, '', base, 'mqueue', k.MOVE_MOUNT_F_EMPTY_PATH]);
-    plan.add('close', [mqueue]);
+    plan.release(mqueue);
   }
   return pts;
 }
@@ -76,7 +76,7 @@ export function openTerminal(plan: PlanBuilder, pts: Slot, channel: Slot, size: 
   const slave = plan.open('terminal', 'ioctl_number', [master, k.TIOCGPTPEER, k.O_RDWR | k.O_NOCTTY | k.O_CLOEXEC]);
   plan.add('ioctl', [slave, k.TIOCSWINSZ, size]);
   plan.add('send_fd', [channel, master]);
-  plan.add('close', [master]);
+  plan.release(master);
   return slave;
 }
 

@@ -18,7 +18,7 @@ export function newFilesystem(plan: PlanBuilder, type: string, options: Readonly
 export function createFilesystem(plan: PlanBuilder, context: Slot, type: string, attributes: number): Slot {
   plan.add('fsconfig', [context, k.FSCONFIG_CMD_CREATE, null, null, 0]);
   const mount = plan.open(`${type} mount`, 'fsmount', [context, k.FSMOUNT_CLOEXEC, attributes]);
-  plan.add('close', [context]);
+  plan.release(context);
   return mount;
 }
 

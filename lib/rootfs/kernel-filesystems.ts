@@ -13,7 +13,7 @@ export function mountProc(plan: PlanBuilder, root: Slot, path: string, own: bool
   plan.label(`mount ${path}`, path);
   const mount = own ? newFilesystem(plan, 'proc', {}, quiet) : cloneMount(plan, cwd, '/proc', { recursive: true, attributes: quiet });
   attach(plan, mount, openTarget(plan, root, path, { create: 'directory', noSymlinks: true }));
-  plan.add('close', [mount]);
+  plan.release(mount);
 }
 
 /** sysfs, read-only. A new one shows the network devices of the new network namespace, which only its owner may mount. */
@@ -26,7 +26,7 @@ export function mountSys(plan: PlanBuilder, root: Slot, path: string, from: 'new
   const host = (): Slot => cloneMount(plan, cwd, '/sys', { recursive: true, attributes: quiet | k.MOUNT_ATTR_RDONLY });
   const mount = from === 'new' ? newSysfs(plan) : from === 'host' ? host() : from;
   attach(plan, mount, openTarget(plan, root, path, { create: 'directory', noSymlinks: true }));
-  plan.add('close', [mount]);
+  plan.release(mount);
 }
 
 /**
@@ -40,9 +40,7 @@ export function maskPaths(plan: PlanBuilder, root: Slot, paths: readonly string[
     plan.add('openat2', [root, path.slice(1), openHow(k.O_PATH | k.O_CLOEXEC | flags, inRoot)], { out: target, tolerate });
   const cover = (from: Slot, source: string, flags: number): Step => {
     plan.add('open_tree', [from, source, k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | flags], { out: over });
-    plan.add('move_mount', [over, '', target, '', k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_EMPTY_PATH]);
-    plan.add('close', [over]);
-    return plan.add('close', [target]);
+    return plan.add('move_mount', [over, '', target, '', k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_EMPTY_PATH]);
   };
   for (const path of paths) {
     plan.label('mask', path);
@@ -67,8 +65,6 @@ export function readonlyPaths(plan: PlanBuilder, root: Slot, paths: readonly str
       plan.add('open_tree', [target, '', k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_RECURSIVE | k.AT_EMPTY_PATH], { out: copy });
       plan.add('mount_setattr', [copy, '', k.AT_EMPTY_PATH | k.AT_RECURSIVE, mountAttr({ set: k.MOUNT_ATTR_RDONLY })]);
       plan.add('move_mount', [copy, '', target, '', k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_EMPTY_PATH]);
-      plan.add('close', [copy]);
-      plan.add('close', [target]);
     });
   }
 }

@@ -28,7 +28,7 @@ export function attachRoot(plan: PlanBuilder, mounts: readonly RootMount[]): Slo
   for (const { target, mount } of others) {
     plan.label('mount part of the root', target);
     attach(plan, mount, openTarget(plan, root.mount, target));
-    plan.add('close', [mount]);
+    plan.release(mount);
   }
   return root.mount;
 }

@@ -35,14 +35,13 @@ export function openTarget(plan: PlanBuilder, root: Slot, path: string, options:
       if (last && options.create === 'file') {
         const file = plan.slot('new file');
         plan.add('openat', [parent, name, k.O_WRONLY | k.O_CREAT | k.O_EXCL | k.O_NOFOLLOW | k.O_CLOEXEC, 0o644], { out: file, tolerate: [k.EEXIST] });
-        plan.add('close', [file], { tolerate: [k.EBADF] });
       } else {
         plan.add('mkdirat', [parent, name, 0o755], { tolerate: [k.EEXIST] });
       }
       const found = last ? target : plan.slot('parent');
       const kind = last ? how : openHow(k.O_PATH | k.O_CLOEXEC | k.O_DIRECTORY, resolve);
       plan.add('openat2', [root, names.slice(0, index + 1).join('/'), kind], { out: found });
-      if (parent !== root) plan.add('close', [parent]);
+      if (parent !== root) plan.release(parent);
       parent = found;
     }
   });
@@ -52,5 +51,5 @@ export function openTarget(plan: PlanBuilder, root: Slot, path: string, options:
 /** Attaches a detached mount, where `openTarget` found the place. */
 export function attach(plan: PlanBuilder, mount: Slot, target: Slot): void {
   plan.add('move_mount', [mount, '', target, '', k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_EMPTY_PATH]);
-  plan.add('close', [target]);
+  plan.release(target);
 }

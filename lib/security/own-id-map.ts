@@ -19,6 +19,6 @@ export function writeOwnIdMap(plan: PlanBuilder, map: IdMap): void {
     plan.label(`write ${name}`, `/proc/self/${name}`);
     plan.add('openat', [cwd, `/proc/self/${name}`, k.O_WRONLY | k.O_CLOEXEC, 0], { out: file });
     plan.add('write', [file, Buffer.from(text)]);
-    plan.add('close', [file]);
+    plan.release(file);
   }
 }

@@ -11,5 +11,5 @@ export function writeTimeOffsets(plan: PlanBuilder, { monotonic, boottime }: { m
   plan.label('set the clocks', '/proc/self/timens_offsets');
   const file = plan.open('time offsets', 'openat', [cwd, '/proc/self/timens_offsets', k.O_WRONLY | k.O_CLOEXEC, 0]);
   plan.add('write', [file, Buffer.from(line('monotonic', monotonic) + line('boottime', boottime))]);
-  plan.add('close', [file]);
+  plan.release(file);
 }

@@ -159,7 +159,7 @@ export function compile(settings: Settings, context: Context): Compiled {
   limit(plan, settings);
   connectStreams(plan, settings, stdio, terminal, context.user, init);
   if (settings.capabilities === 'caller') dieWithParent(plan, settings);
-  else dropPrivileges(plan, settings, context.user, kinds.user === 'host');
+  else dropPrivileges(plan, settings, context.user, kinds.user);
   if (!settings.detached) plan.label('make sure that the parent lives').add('expect_alive', [parent]);
   const highest = settings.stdio.length + (init ? 2 : 0);
   plan.label('close all other descriptors').add('close_range', [highest, 0xffffffff, k.CLOSE_RANGE_CLOEXEC]);
@@ -302,7 +302,7 @@ function writeSysctls(plan: PlanBuilder, root: Slot, sysctls: Settings['sysctl']
     const how = structs.openHow(k.O_WRONLY | k.O_CLOEXEC, k.RESOLVE_IN_ROOT | k.RESOLVE_NO_SYMLINKS);
     plan.add('openat2', [root, `proc/sys/${path}`, how], { out: file });
     plan.add('write', [file as Slot, Buffer.from(value)]);
-    plan.add('close', [file as Slot]);
+    plan.release(file as Slot);
   }
 }
 
@@ -330,7 +330,7 @@ function connectStreams(plan: PlanBuilder, settings: Settings, stdio: readonly S
   if (terminal) plan.add('ioctl_number', [terminal, k.TIOCSCTTY, 0]);
 }
 
-function dropPrivileges(plan: PlanBuilder, settings: Settings, user: UserSetting, hostUser: boolean): void {
+function dropPrivileges(plan: PlanBuilder, settings: Settings, user: UserSetting, userNamespace: 'new' | 'host' | 'joined'): void {
   const sets = settings.capabilities;
   if (sets === 'caller') return;
   plan.label('drop capabilities');
@@ -338,20 +338,21 @@ function dropPrivileges(plan: PlanBuilder, settings: Settings, user: UserSetting
   plan.add('drop_bounding', [Number(sets.bounding), caller().lastCapability]);
   if (user.uid !== 0) plan.add('prctl', [k.PR_SET_KEEPCAPS, 1, 0, 0, 0]);
   plan.label('become the user', `${user.uid}:${user.gid}`);
-  // EPERM: an ordinary user's namespace, where setgroups was given up; nobody asked for groups there (checked before).
-  plan.add('setgroups', [user.groups.length, user.groups.length === 0 ? null : structs.groupList(user.groups)], {
-    tolerate: user.groups.length === 0 && !hostUser ? [k.EPERM] : [],
-  });
-  plan.add('setresgid', [user.gid, user.gid, user.gid]);
-  plan.add('setresuid', [user.uid, user.uid, user.uid]);
+  // In a new user namespace it is 0:0 already, without groups.
+  const hostUser = userNamespace === 'host';
+  const isNew = userNamespace === 'new';
+  if (hostUser || user.groups.length > 0) plan.add('setgroups', [user.groups.length, user.groups.length === 0 ? null : structs.groupList(user.groups)]);
+  if (!isNew || user.gid !== 0) plan.add('setresgid', [user.gid, user.gid, user.gid]);
+  if (!isNew || user.uid !== 0) plan.add('setresuid', [user.uid, user.uid, user.uid]);
   plan.label('drop capabilities');
   plan.add('capset', [structs.capabilityHeader(), structs.capabilityData(sets.effective, sets.permitted, sets.inheritable)]);
-  plan.add('prctl', [k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0]);
+  // A new user namespace begins without ambient capabilities (create_user_ns).
+  if (hostUser) plan.add('prctl', [k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0]);
   for (let number = 0; number <= caller().lastCapability; number++) {
     if ((sets.ambient >> BigInt(number)) & 1n) plan.add('prctl', [k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_RAISE, number, 0, 0]);
   }
   if (settings.noNewPrivileges) plan.label('set no_new_privs').add('prctl', [k.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0]);
-  dieWithParent(plan, settings);
+  if (!isNew || user.uid !== 0 || user.gid !== 0) dieWithParent(plan, settings);
 }
 
 /** Where execvp(3) would look for the program. */

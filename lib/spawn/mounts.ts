@@ -45,7 +45,7 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
   const place = (root: Slot, slot: Slot, create: 'directory' | 'file'): void => {
     label();
     attach(plan, slot, openTarget(plan, root, mount.target, { create }));
-    plan.add('close', [slot]);
+    plan.release(slot);
   };
   switch (mount.type) {
     case 'bind': {
@@ -78,10 +78,10 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
         const base = newFilesystem(plan, 'tmpfs', { mode: '0755' }, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV);
         const file = plan.open('file', 'openat', [base, 'file', k.O_WRONLY | k.O_CREAT | k.O_EXCL | k.O_CLOEXEC, mount.mode]);
         plan.add('write', [file, mount.contents]);
-        plan.add('close', [file]);
+        plan.release(file);
         const copy = plan.open('file mount', 'open_tree', [base, 'file', k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC]);
         place(root, copy, 'file');
-        plan.add('close', [base]);
+        plan.release(base);
       };
     case 'overlay': {
       if ('source' in mount) {

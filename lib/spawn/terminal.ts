@@ -1,3 +1,4 @@
+import { readSync } from 'node:fs';
 import { Duplex } from 'node:stream';
 import { ReadStream } from 'node:tty';
 import { native } from '../native.js';
@@ -15,6 +16,7 @@ export class Terminal extends Duplex {
   #waiting: (() => void)[] = [];
   #ended = false;
   #inLine = false;
+  #referenced = true;
 
   constructor(size: { columns: number; rows: number }, meter: Meter) {
     super({ allowHalfOpen: true });
@@ -28,12 +30,12 @@ export class Terminal extends Duplex {
       if (fd !== undefined) native().close(fd);
       this.#end();
     } else {
-      this.#fd = fd;
+      this.#fd = native().duplicate(fd, 0);
       native().setWindowSize(fd, this.#size.columns, this.#size.rows);
       this.#master = new ReadStream(fd);
+      if (!this.#referenced) this.#master.unref();
       this.#master.on('data', (chunk: Buffer) => {
-        const rest = this.#meter(chunk);
-        if (rest !== undefined && rest.length > 0 && !this.push(rest)) this.#master?.pause();
+        if (!this.#pass(chunk)) this.#master?.pause();
       });
       // EIO is how a master reads that the last slave has been closed: pty(7).
       this.#master.on('error', () => this.#end());
@@ -47,11 +49,27 @@ export class Terminal extends Duplex {
 
   resize(columns: number, rows: number): void {
     this.#size = { columns, rows };
-    if (this.#fd >= 0 && this.#master && !this.#master.destroyed) native().setWindowSize(this.#fd, columns, rows);
+    if (this.#fd >= 0) native().setWindowSize(this.#fd, columns, rows);
+  }
+
+  /** As a socket has them: whether the loop waits for what it says. */
+  ref(): this {
+    return this.#setRef(true);
+  }
+
+  unref(): this {
+    return this.#setRef(false);
+  }
+
+  #setRef(on: boolean): this {
+    this.#referenced = on;
+    if (on) this.#master?.ref();
+    else this.#master?.unref();
+    return this;
   }
 
   waiting(): number {
-    return this.#master && !this.#master.destroyed ? Math.max(native().waitingBytes(this.#fd), 0) : 0;
+    return this.#fd >= 0 ? Math.max(native().waitingBytes(this.#fd), 0) : 0;
   }
 
   override _read(): void {
@@ -62,8 +80,9 @@ export class Terminal extends Duplex {
     const last = chunk.at(-1);
     this.#inLine = last === undefined ? this.#inLine : last !== 0x0a && last !== 0x0d && last !== 0x04;
     this.#then(() => {
-      if (!this.#master || this.#master.destroyed || this.#ended) done(new Error('the terminal has been closed'));
-      else this.#master.write(chunk, (error) => done(error ?? null));
+      // As with a pipe: that nobody reads any more is not an error that could end the host.
+      if (!this.#master || this.#master.destroyed || this.#ended) done();
+      else this.#master.write(chunk, () => done());
     });
   }
 
@@ -77,7 +96,7 @@ export class Terminal extends Duplex {
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    this.#master?.destroy();
+    this.#close();
     done(error);
   }
 
@@ -86,12 +105,43 @@ export class Terminal extends Duplex {
     else this.#waiting.push(act);
   }
 
+  /** False: the reader has enough for now. */
+  #pass(chunk: Buffer): boolean {
+    const rest = this.#meter(chunk);
+    return rest === undefined || rest.length === 0 || this.push(rest);
+  }
+
   #end(): void {
     if (this.#ended) return;
     this.#ended = true;
+    if (!this.destroyed) this.#drain();
+    this.#close();
+    // When all has been read. It is not ended for writing: a write that comes later would be an 'error'.
+    this.once('end', () => this.destroy());
     this.push(null);
+  }
+
+  /**
+   * libuv takes a read of less than its buffer, at a descriptor that has been hung up, for the last one (uv__stream_io); but a
+   * terminal gives at most 4,095 bytes at once. What is left is what the kernel has buffered, a few pages.
+   */
+  #drain(): void {
+    const piece = Buffer.allocUnsafe(4096);
+    for (;;) {
+      let size: number;
+      try {
+        size = this.#fd < 0 ? 0 : readSync(this.#fd, piece);
+      } catch {
+        return;
+      }
+      if (size === 0) return;
+      this.#pass(Buffer.from(piece.subarray(0, size)));
+    }
+  }
+
+  #close(): void {
     this.#master?.destroy();
-    // Nobody can be written to any more.
-    if (!this.writableEnded) this.end();
+    if (this.#fd >= 0) native().close(this.#fd);
+    this.#fd = -1;
   }
 }
