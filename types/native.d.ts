@@ -42,9 +42,13 @@ export interface Native {
   /** A memfd with the init program, sealed: execveat(2) it, nobody can change it. */
   initProgram(): number;
   pipe(): [read: number, write: number] | number;
-  socketPair(): [ours: number, theirs: number] | number;
+  socketPair(credentials?: boolean): [ours: number, theirs: number] | number;
   duplicate(fd: number, atLeast: number): number;
+  /** For reading. What this or another function here opens is closed by `close`, or at the environment's end; never by `fs`. */
+  openFile(path: string): number;
   close(fd: number): number;
+  /** Somebody else, a stream of Node's, closes it from now on. Gives it back. */
+  handOver(fd: number): number;
   setOwner(fd: number, uid: number, gid: number): number;
   openProcess(pid: number): number;
   signalProcess(pidfd: number, signal: number): number;
@@ -57,6 +61,8 @@ export interface Native {
   /** FIONREAD: what can be read at once. */
   waitingBytes(fd: number): number;
   receiveDescriptor(socket: number): number;
+  /** Of the process that has sent its own pidfd; the socket must pass credentials. */
+  receiveProcess(socket: number): [pidfd: number, pid: number] | number;
   ignoredSignals(): bigint;
   /** poll(2) for POLLPRI or POLLERR, without waiting. */
   hasChanged(fd: number): boolean;

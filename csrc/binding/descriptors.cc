@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "../sys/raw_syscall.h"
+#include "environment.h"
 
 namespace cloister {
 
@@ -25,11 +26,18 @@ Napi::Value number(const Napi::CallbackInfo& info, double value) { return Napi::
 
 Napi::Value result_of(const Napi::CallbackInfo& info, int result) { return number(info, result < 0 ? -errno : result); }
 
+// A new descriptor, closed with the environment at the latest.
+Napi::Value descriptor_of(const Napi::CallbackInfo& info, int result) {
+  if (result >= 0) Environment::of(info.Env()).own(result);
+  return result_of(info, result);
+}
+
 Napi::Value pair_of(const Napi::CallbackInfo& info, int result, const int* fds) {
   if (result < 0) return number(info, -errno);
   Napi::Array pair = Napi::Array::New(info.Env(), 2);
-  pair[0u] = Napi::Number::New(info.Env(), fds[0]);
-  pair[1u] = Napi::Number::New(info.Env(), fds[1]);
+  Environment& environment = Environment::of(info.Env());
+  pair[0u] = Napi::Number::New(info.Env(), environment.own(fds[0]));
+  pair[1u] = Napi::Number::New(info.Env(), environment.own(fds[1]));
   return pair;
 }
 
@@ -39,18 +47,36 @@ Napi::Value pipe(const Napi::CallbackInfo& info) {
   return pair_of(info, pipe2(fds, O_CLOEXEC), fds);
 }
 
-// socketPair() → two connected unix stream sockets
+// socketPair(credentials) → two connected unix stream sockets; the first learns who has sent a message if that is true
 Napi::Value socket_pair(const Napi::CallbackInfo& info) {
   int fds[2];
-  return pair_of(info, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), fds);
+  const int result = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds);
+  const int on = 1;
+  if (result == 0 && info.Length() > 0 && info[0].ToBoolean().Value())
+    (void)setsockopt(fds[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+  return pair_of(info, result, fds);
 }
 
 // duplicate(fd, atLeast)
 Napi::Value duplicate(const Napi::CallbackInfo& info) {
-  return result_of(info, fcntl(int_at(info, 0), F_DUPFD_CLOEXEC, int_at(info, 1)));
+  return descriptor_of(info, fcntl(int_at(info, 0), F_DUPFD_CLOEXEC, int_at(info, 1)));
 }
 
-Napi::Value close(const Napi::CallbackInfo& info) { return result_of(info, ::close(int_at(info, 0))); }
+// openFile(path): for reading. What fs.openSync opens in a worker, only fs.closeSync may close: Node closes the rest itself.
+Napi::Value open_file(const Napi::CallbackInfo& info) {
+  return descriptor_of(info, ::open(info[0].As<Napi::String>().Utf8Value().c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+}
+
+Napi::Value close(const Napi::CallbackInfo& info) {
+  Environment::of(info.Env()).disown(int_at(info, 0));
+  return result_of(info, ::close(int_at(info, 0)));
+}
+
+// handOver(fd): a stream of Node's will close it.
+Napi::Value hand_over(const Napi::CallbackInfo& info) {
+  Environment::of(info.Env()).disown(int_at(info, 0));
+  return info[0];
+}
 
 // setOwner(fd, uid, gid): fchown(2)
 Napi::Value set_owner(const Napi::CallbackInfo& info) {
@@ -60,7 +86,8 @@ Napi::Value set_owner(const Napi::CallbackInfo& info) {
 
 // openProcess(pid): pidfd_open(2)
 Napi::Value open_process(const Napi::CallbackInfo& info) {
-  return number(info, static_cast<double>(raw_syscall(SYS_pidfd_open, int_at(info, 0), 0)));
+  const long fd = raw_syscall(SYS_pidfd_open, int_at(info, 0), 0);
+  return number(info, static_cast<double>(Environment::of(info.Env()).own(static_cast<int>(fd))));
 }
 
 // signalProcess(pidfd, signal): pidfd_send_signal(2)
@@ -70,8 +97,8 @@ Napi::Value signal_process(const Napi::CallbackInfo& info) {
 
 // namespaceType(fd): the CLONE_NEW* flag; namespaceOwner(fd), namespaceParent(fd): a new descriptor. ioctl_ns(2)
 Napi::Value namespace_type(const Napi::CallbackInfo& info) { return result_of(info, ioctl(int_at(info, 0), NS_GET_NSTYPE)); }
-Napi::Value namespace_owner(const Napi::CallbackInfo& info) { return result_of(info, ioctl(int_at(info, 0), NS_GET_USERNS)); }
-Napi::Value namespace_parent(const Napi::CallbackInfo& info) { return result_of(info, ioctl(int_at(info, 0), NS_GET_PARENT)); }
+Napi::Value namespace_owner(const Napi::CallbackInfo& info) { return descriptor_of(info, ioctl(int_at(info, 0), NS_GET_USERNS)); }
+Napi::Value namespace_parent(const Napi::CallbackInfo& info) { return descriptor_of(info, ioctl(int_at(info, 0), NS_GET_PARENT)); }
 
 // lockRange(fd, start, length): true, or false if somebody else has it. An open file description lock, which ends with the
 // last descriptor of that description, so with the process at the latest (fcntl(2)).
@@ -108,23 +135,44 @@ Napi::Value waiting_bytes(const Napi::CallbackInfo& info) {
   return result_of(info, result < 0 ? result : size);
 }
 
-// receiveDescriptor(socket): what a send_fd step has sent. -EAGAIN if nothing is there, -EPIPE at the end.
-Napi::Value receive_descriptor(const Napi::CallbackInfo& info) {
+// One message of a child's: a descriptor, and who has sent it if the socket passes credentials. The descriptor, or -errno.
+int receive(int socket, struct ucred* sender) {
   char byte;
   struct iovec data = {&byte, 1};
-  alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))] = {};
   struct msghdr message = {};
   message.msg_iov = &data;
   message.msg_iovlen = 1;
   message.msg_control = control;
   message.msg_controllen = sizeof(control);
-  const ssize_t size = recvmsg(int_at(info, 0), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-  if (size < 0) return number(info, -errno);
-  const struct cmsghdr* header = CMSG_FIRSTHDR(&message);
-  if (size == 0 || header == nullptr) return number(info, -EPIPE);
-  int fd;
-  memcpy(&fd, CMSG_DATA(header), sizeof(fd));
-  return number(info, fd);
+  const ssize_t size = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  if (size < 0) return -errno;
+  int fd = -EPIPE;
+  for (struct cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET) continue;
+    if (header->cmsg_type == SCM_RIGHTS) memcpy(&fd, CMSG_DATA(header), sizeof(fd));
+    if (header->cmsg_type == SCM_CREDENTIALS) memcpy(sender, CMSG_DATA(header), sizeof(*sender));
+  }
+  return fd;
+}
+
+// receiveDescriptor(socket): what a send_fd step has sent. -EAGAIN if nothing is there, -EPIPE at the end.
+Napi::Value receive_descriptor(const Napi::CallbackInfo& info) {
+  struct ucred sender;
+  const int fd = receive(int_at(info, 0), &sender);
+  return number(info, Environment::of(info.Env()).own(fd));
+}
+
+// receiveProcess(socket) → [pidfd, pid] of the process that has sent its own pidfd. The pid is the kernel's word, in our
+// namespace, and is known even when that process is gone by now, which a pidfd does not tell any more. unix(7)
+Napi::Value receive_process(const Napi::CallbackInfo& info) {
+  struct ucred sender = {};
+  const int fd = receive(int_at(info, 0), &sender);
+  if (fd < 0) return number(info, fd);
+  Napi::Array pair = Napi::Array::New(info.Env(), 2);
+  pair[0u] = Napi::Number::New(info.Env(), Environment::of(info.Env()).own(fd));
+  pair[1u] = Napi::Number::New(info.Env(), sender.pid);
+  return pair;
 }
 
 // ignoredSignals(): those that this process ignores, which exec would hand on. A bit per signal, as SigIgn of proc(5).
@@ -152,7 +200,9 @@ void define_descriptors(Napi::Env env, Napi::Object exports) {
   add("pipe", pipe);
   add("socketPair", socket_pair);
   add("duplicate", duplicate);
+  add("openFile", open_file);
   add("close", close);
+  add("handOver", hand_over);
   add("setOwner", set_owner);
   add("openProcess", open_process);
   add("signalProcess", signal_process);
@@ -164,6 +214,7 @@ void define_descriptors(Napi::Env env, Napi::Object exports) {
   add("setWindowSize", set_window_size);
   add("waitingBytes", waiting_bytes);
   add("receiveDescriptor", receive_descriptor);
+  add("receiveProcess", receive_process);
   add("ignoredSignals", ignored_signals);
   add("hasChanged", has_changed);
 }

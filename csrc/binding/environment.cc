@@ -28,6 +28,8 @@ void Environment::teardown(napi_async_cleanup_hook_handle, void* data) {
   const std::set<Process*> left = self->processes_;
   for (Process* process : left) process->end_for_teardown();
   self->drain();
+  for (const int fd : self->fds_) UniqueFd(fd).reset();
+  self->fds_.clear();
   if (self->async_ != nullptr) {
     uv_close(reinterpret_cast<uv_handle_t*>(self->async_), [](uv_handle_t* handle) {
       Environment* environment = static_cast<Environment*>(handle->data);

@@ -31,6 +31,13 @@ class Environment {
   void opened() { handles_++; }
   void closed();
 
+  // Descriptors that JavaScript holds as numbers: a worker may be ended at any instruction, and its process lives on.
+  int own(int fd) {
+    if (fd >= 0) fds_.insert(fd);
+    return fd;
+  }
+  void disown(int fd) { fds_.erase(fd); }
+
   // From the spawner's thread.
   void finished(PlanRun* run);
   int begin(PlanRun* run);  // 0, or a negative errno
@@ -45,6 +52,7 @@ class Environment {
   napi_async_cleanup_hook_handle hook_ = nullptr;
   Spawner spawner_;
   std::set<Process*> processes_;
+  std::set<int> fds_;
   std::mutex mutex_;  // guards finished_
   std::vector<PlanRun*> finished_;
   int running_ = 0;

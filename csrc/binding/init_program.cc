@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "../sys/unique_fd.h"
+#include "environment.h"
 
 // csrc/init/embed.S
 extern "C" const char cloister_init_start[], cloister_init_end[];
@@ -22,7 +23,7 @@ Napi::Value init_program(const Napi::CallbackInfo& info) {
       fchmod(fd.get(), 0555) < 0 ||
       fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
     return Napi::Number::New(info.Env(), -errno);
-  return Napi::Number::New(info.Env(), fd.release());
+  return Napi::Number::New(info.Env(), Environment::of(info.Env()).own(fd.release()));
 }
 
 }  // namespace cloister

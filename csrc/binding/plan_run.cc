@@ -24,7 +24,7 @@ Napi::Array take_kept(Napi::Env env, Launch& launch) {
     int32_t& fd = launch.shared().slots[i];
     if (fd < 0 || !keeps(launch.header(), i)) continue;
     kept[n++] = Napi::Number::New(env, i);
-    kept[n++] = Napi::Number::New(env, fd);
+    kept[n++] = Napi::Number::New(env, Environment::of(env).own(fd));
     fd = -1;
   }
   return kept;
@@ -33,6 +33,7 @@ Napi::Array take_kept(Napi::Env env, Launch& launch) {
 Launch* launch_from(const Napi::CallbackInfo& info) {
   Napi::Uint8Array plan = info[0].As<Napi::Uint8Array>();
   Napi::Int32Array slots = info[1].As<Napi::Int32Array>();
+  for (size_t i = 0; i < slots.ElementLength(); i++) Environment::of(info.Env()).disown(slots[i]);
   const char* reason = nullptr;
   Launch* launch = Launch::create(plan.Data(), plan.ByteLength(), slots.Data(), slots.ElementLength(), &reason);
   if (launch == nullptr) {
@@ -78,7 +79,11 @@ void PlanRun::settle(bool discard) {
     deferred_.Resolve(result);
     return;
   }
-  for (uint32_t i = 1; i < kept.Length(); i += 2) UniqueFd(kept.Get(i).As<Napi::Number>().Int32Value()).reset();
+  for (uint32_t i = 1; i < kept.Length(); i += 2) {
+    const int fd = kept.Get(i).As<Napi::Number>().Int32Value();
+    Environment::of(env_).disown(fd);
+    UniqueFd(fd).reset();
+  }
   deferred_.Reject(failure);
 }
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -58,6 +59,8 @@ Process::Process(const Napi::CallbackInfo& info)
   launch_.reset(launch_from(info));
   report_.reset(info[2].As<Napi::Array>().Get(0u).As<Napi::Number>().Int32Value());
   UniqueFd write_end(info[2].As<Napi::Array>().Get(1u).As<Napi::Number>().Int32Value());
+  environment_.disown(report_.get());
+  environment_.disown(write_end.get());
   if (!launch_) return;
   detached_ = info[3].As<Napi::Boolean>().Value();
   on_start_ = Napi::Persistent(info[4].As<Napi::Function>());
@@ -191,7 +194,13 @@ void Process::end_for_teardown() {
     pidfd_.reset();
   }
   // Killed above, so this waits for the kernel only; the process may live on when only a worker ends, and would keep zombies.
-  if (pidfd_) (void)wait_for(pidfd_.get(), nullptr, 0, nullptr);
+  // By poll(2): libuv has made the descriptor non-blocking, and for such a one waitid(2) does not wait.
+  if (pidfd_) {
+    struct pollfd dead = {pidfd_.get(), POLLIN, 0};
+    while (poll(&dead, 1, -1) < 0 && errno == EINTR) {
+    }
+    (void)wait_for(pidfd_.get(), nullptr, WNOHANG, nullptr);
+  }
   pidfd_.reset();
   end();
 }

@@ -1,7 +1,7 @@
-import { openSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { optionError } from '../errors.js';
 import { caller } from '../host/caller.js';
-import { native } from '../native.js';
+import { checked, native } from '../native.js';
 import { bringUpLoopback } from '../network/loopback.js';
 import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
@@ -37,7 +37,7 @@ export async function create(type: NamespaceType, options: NamespaceOptions): Pr
   try {
     if (type === 'pid' || type === 'time') {
       const held = await holdByInit(type, ids, owner?.fd, timeOffsets);
-      const fd = openSync(`/proc/${held.pid}/ns/${namespaceFiles[type]}`, 'r');
+      const fd = checked(native().openFile(`/proc/${held.pid}/ns/${namespaceFiles[type]}`), 'open', 'hold a namespace');
       return {
         fd,
         release: () => {

@@ -1,4 +1,4 @@
-import { fstatSync, openSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
 import { IsolationError, optionError } from '../errors.js';
 import { checked, native } from '../native.js';
 import type { IsolatedProcess, Run } from '../spawn/types.js';
@@ -120,13 +120,8 @@ export function openNamespaceOf<T extends NamespaceType>(pid: number, type: T): 
 }
 
 function openNamespaceFile(path: string, type?: NamespaceType): NamespaceByType[NamespaceType] {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch (cause) {
-    const { errno, syscall } = cause as NodeJS.ErrnoException;
-    throw IsolationError.ofErrno('ERR_CLOISTER_NAMESPACE', errno ?? -22, { step: 'open a namespace', syscall, path, cause });
-  }
+  const fd = native().openFile(path);
+  if (fd < 0) throw IsolationError.ofErrno('ERR_CLOISTER_NAMESPACE', fd, { step: 'open a namespace', syscall: 'open', path });
   const flag = native().namespaceType(fd);
   const found = namespaceTypes.find((name) => namespaceFlags[name] === flag);
   if (found === undefined || (type !== undefined && found !== type)) {

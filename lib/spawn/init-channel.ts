@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import * as net from 'node:net';
 import { native } from '../native.js';
 import type { NativeUsage } from '../../types/native.js';
@@ -31,7 +30,7 @@ export class InitChannel {
   }
 
   start(onStarted: (pid: number) => void, onFailed: (failure: { errno: number; candidate: number; head: Buffer }) => void): void {
-    const socket = new net.Socket({ fd: this.#pipes.status, readable: true, writable: false });
+    const socket = new net.Socket({ fd: native().handOver(this.#pipes.status), readable: true, writable: false });
     this.#socket = socket;
     if (!this.#referenced) socket.unref();
     socket.on('data', (chunk) => {
@@ -69,11 +68,12 @@ export class InitChannel {
     }
   }
 
-  /** The program's pid as we see it: its pidfd knows, proc_pid_fdinfo(5). */
+  /** The program's pid as we see it. */
   #takeProgram(): number {
-    this.#pidfd = native().receiveDescriptor(this.#pipes.pidfdSocket);
-    const text = this.#pidfd < 0 ? '' : readFileSync(`/proc/self/fdinfo/${this.#pidfd}`, 'latin1');
-    return Number(/^Pid:\s*(-?\d+)/m.exec(text)?.[1] ?? -1);
+    const received = native().receiveProcess(this.#pipes.pidfdSocket);
+    if (typeof received === 'number') return -1;
+    this.#pidfd = received[0];
+    return received[1];
   }
 
   signal(number: number): number {

@@ -1,4 +1,4 @@
-import { closeSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { IsolationError } from '../errors.js';
 import { native } from '../native.js';
 import { PlanBuilder } from '../plan/builder.js';
@@ -68,6 +68,6 @@ async function readInside(path: string, rootfs: RootUse | string | undefined): P
   try {
     return readFileSync(fd, 'utf8');
   } finally {
-    closeSync(fd);
+    native().close(fd);
   }
 }

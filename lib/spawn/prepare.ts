@@ -1,4 +1,4 @@
-import { fchmodSync, openSync } from 'node:fs';
+import { fchmodSync } from 'node:fs';
 import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import { checked, native } from '../native.js';
@@ -166,7 +166,7 @@ let initProgram: number | undefined;
 function openInit(least: number): { child: { program: number; status: number; pidfdSocket: number }; ours: InitPipes } {
   initProgram ??= checked(native().initProgram(), 'memfd_create', 'make init');
   const [status, statusWrite] = checked(native().pipe(), 'pipe2', 'make init') as [number, number];
-  const [ours, theirs] = checked(native().socketPair(), 'socketpair', 'make init') as [number, number];
+  const [ours, theirs] = checked(native().socketPair(true), 'socketpair', 'make init') as [number, number];
   const up = (fd: number): number => {
     const higher = checked(native().duplicate(fd, least), 'fcntl', 'make init');
     native().close(fd);
@@ -180,7 +180,7 @@ function openInit(least: number): { child: { program: number; status: number; pi
 
 /** The plan of such a spawn, without running it. */
 export async function explainSettings(settings: Settings): Promise<Explanation> {
-  const nothing = (): number => openSync('/dev/null', 'r+');
+  const nothing = (): number => checked(native().openFile('/dev/null'), 'open', 'make the streams');
   const terminal = settings.tty ? { theirs: nothing() } : undefined;
   const prepared = await prepare(settings, { child: settings.stdio.map(nothing), terminal: terminal as Streams['terminal'] }, true);
   try {

@@ -226,6 +226,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   #running(pid: number): void {
     this.pid = pid;
     this.#state = 'running';
+    this.#startReading();
     this.#namespaces = new ProcessNamespaces(pid);
     for (const signal of this.#queued.splice(0)) this.#send(signal);
     this.#spawned.resolve();
@@ -257,6 +258,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.signalCode = outcome.signal;
     const reason = this.#reason ?? (outcome.signal === null ? 'exit' : 'signal');
     const result = resultOf(this.#settings, this.#prepared as Prepared, outcome, reason, performance.now() - this.#began);
+    if (!started) this.#startReading();
     if (!started) this.#spawned.reject(notStarted(`it was ended before its program began (${reason})`));
     this.#release();
     // A terminal is one stream: what it has to say still has to be read.
@@ -379,6 +381,10 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
 
   #connectTerminal(): void {
     this.#streams?.terminal?.connect();
+  }
+
+  #startReading(): void {
+    for (const reader of this.#streams?.readers ?? []) reader.start();
   }
 
   #discardTerminal(): void {

@@ -13,6 +13,8 @@ export interface Streams {
   readonly child: readonly number[];
   readonly parent: readonly (Readable | Writable | Duplex | null)[];
   readonly terminal: TerminalChannel | undefined;
+  /** All that can be read; nothing is, before `start`. */
+  readonly readers: readonly { start(): void }[];
   /** The streams that `outputLimit` counts, and how much lies in each that nobody has read yet. */
   readonly outputs: readonly { waiting(): number }[];
 }
@@ -51,8 +53,23 @@ export class TerminalChannel {
 
 export type Meter = (chunk: Buffer) => Buffer | undefined;
 
+/** Reads nothing before `start`: what a program says must not come before its 'spawn'. */
+class HeldSocket extends net.Socket {
+  /** Declared only: Node's constructor asks for data before ours could set it. */
+  declare private started?: boolean;
+
+  override _read(size: number): void {
+    if (this.started) super._read(size);
+  }
+
+  start(): void {
+    this.started = true;
+    super._read(0);
+  }
+}
+
 /** Counts what is read before anybody sees it, whether or not somebody is reading. */
-class Output extends net.Socket {
+class Output extends HeldSocket {
   readonly #meter: Meter;
   readonly #fd: number;
 
@@ -98,14 +115,18 @@ export function openStreams(settings: Settings, meter: (index: number) => Meter)
       const channel = child.pop() as number;
       // The slots are overwritten by the terminal's own slave.
       for (let index = 0; index < 3; index++) give(hold(duplicate(nullFd(), least)));
-      return { child, parent, terminal: new TerminalChannel(stream, ours, channel), outputs: [stream] };
+      return { child, parent, terminal: new TerminalChannel(stream, ours, channel), readers: [stream], outputs: [stream] };
     }
     for (const [index, option] of settings.stdio.entries()) {
       const [theirs, ours] = openOne(option, index, least, hold);
       give(theirs);
-      parent.push(ours === undefined ? null : streamOf(ours, index, meter));
+      if (ours === undefined) parent.push(null);
+      else {
+        parent.push(streamOf(native().handOver(ours), index, meter));
+        opened.splice(opened.indexOf(ours), 1);
+      }
     }
-    return { child, parent, terminal: undefined, outputs: parent.filter((stream) => stream instanceof Output) };
+    return { child, parent, terminal: undefined, readers: parent.filter((stream): stream is HeldSocket => stream instanceof HeldSocket && stream.readable), outputs: parent.filter((stream) => stream instanceof Output) };
   } catch (error) {
     for (const stream of parent) stream?.destroy();
     for (const fd of opened) native().close(fd);
@@ -137,7 +158,7 @@ function streamOf(fd: number, index: number, meter: (index: number) => Meter): R
 }
 
 /** A program need not read what it is given: that it has closed its end is its choice, and must not end the host as uncaught. */
-class Input extends net.Socket {
+class Input extends HeldSocket {
   constructor(fd: number, readable: boolean) {
     super({ fd, readable, writable: true });
   }

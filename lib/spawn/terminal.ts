@@ -14,6 +14,7 @@ export class Terminal extends Duplex {
   #fd = -1;
   readonly #meter: Meter;
   #waiting: (() => void)[] = [];
+  #started = false;
   #ended = false;
   #inLine = false;
   #referenced = true;
@@ -32,19 +33,25 @@ export class Terminal extends Duplex {
     } else {
       this.#fd = native().duplicate(fd, 0);
       native().setWindowSize(fd, this.#size.columns, this.#size.rows);
-      this.#master = new ReadStream(fd);
+      this.#master = new ReadStream(native().handOver(fd));
       if (!this.#referenced) this.#master.unref();
-      this.#master.on('data', (chunk: Buffer) => {
-        if (!this.#pass(chunk)) this.#master?.pause();
-      });
       // EIO is how a master reads that the last slave has been closed: pty(7).
       this.#master.on('error', () => this.#end());
       this.#master.on('end', () => this.#end());
       this.#master.on('close', () => this.#end());
+      if (this.#started) this.start();
     }
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const act of waiting) act();
+  }
+
+  /** From now on what the program says is read. */
+  start(): void {
+    this.#started = true;
+    this.#master?.on('data', (chunk: Buffer) => {
+      if (!this.#pass(chunk)) this.#master?.pause();
+    });
   }
 
   resize(columns: number, rows: number): void {
@@ -73,7 +80,7 @@ export class Terminal extends Duplex {
   }
 
   override _read(): void {
-    this.#master?.resume();
+    if (this.#started) this.#master?.resume();
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {

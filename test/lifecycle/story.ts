@@ -1,8 +1,8 @@
 /** What happened to an IsolatedProcess, in order; and what of it the machine still has. */
 import { randomUUID } from 'node:crypto';
-import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import type { IsolatedProcess } from 'cloister';
+import { type Census, leaks } from '../helpers/census.js';
 
 /** Everything that it tells, to its 'close'. */
 export async function story(child: IsolatedProcess): Promise<string[]> {
@@ -20,7 +20,8 @@ export async function story(child: IsolatedProcess): Promise<string[]> {
     ({ reason }) => told.push(`exited ${reason}`),
     (error) => told.push(`exited rejects ${name(error)}`),
   );
-  await once(child, 'close');
+  // Not `once` of node:events, which rejects at an 'error'.
+  await new Promise((resolve) => child.on('close', resolve));
   return told;
 }
 
@@ -58,3 +59,12 @@ export async function eachOf<T>(items: Iterable<T>, atOnce: number, act: (item: 
   };
   await Promise.all(Array.from({ length: atOnce }, work));
 }
+
+/**
+ * What has become more, and by more than the few things that are made ahead for the next sandbox: each of so many spawns
+ * would have left one.
+ */
+export function piles(before: Census, after: Census): string[] {
+  return leaks(before, after).filter((line) => Number(/: (\d+) more/.exec(line)?.[1]) >= manySpawns / 2);
+}
+export const manySpawns = 20;

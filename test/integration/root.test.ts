@@ -1,0 +1,450 @@
+import { existsSync, lstatSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { IsolationError, OverlayRootfs, runIsolated, spawnIsolated, type SpawnOptions } from 'cloister';
+import { describe, expect, test } from 'vitest';
+import { census, leaks, settled } from '../helpers/census.js';
+import { testNeeding } from '../helpers/lane.js';
+import { ask, askHost, type AnswersTo, type Question, toArguments } from '../helpers/probe.js';
+import { parseAnswers } from '../helpers/questions.js';
+import { plant, smallRoot, temporary } from './trees.js';
+
+const isRoot = process.geteuid?.() === 0;
+
+/** Without the fixtures' mount: what is there is what the root has. */
+async function askIn<const Q extends readonly Question[]>(questions: Q, options: SpawnOptions): Promise<AnswersTo<Q>> {
+  const { stdout, stderr, exitCode } = await runIsolated('/bin/probe', toArguments(questions), options);
+  return parseAnswers(questions, stdout, `exit code ${exitCode}: ${stderr}`);
+}
+
+async function refusal(promise: Promise<unknown>): Promise<IsolationError> {
+  const error = await promise.then(() => undefined, (reason: unknown) => reason);
+  expect(error).toBeInstanceOf(IsolationError);
+  return error as IsolationError;
+}
+
+/** What is the machine's own in a message, replaced. */
+const plainly = (text: string, ...directories: string[]): string =>
+  directories.reduce((result, directory, index) => result.replaceAll(directory, `DIR${index || ''}`), text);
+
+describe('a directory as root', () => {
+  test('is all that there is, with /dev, /proc and /sys', async () => {
+    const rootfs = smallRoot({ 'hello.txt': 'hello' });
+    const [top, hello, etc] = await askIn([['ls', '/'], ['read', '/hello.txt'], ['ls', '/etc']], { rootfs });
+    expect(top.entries).toEqual(['bin', 'dev', 'etc', 'hello.txt', 'proc', 'sys']);
+    expect([hello.text, etc.entries]).toEqual(['hello', ['passwd']]);
+  });
+
+  test('is written to', async () => {
+    const rootfs = smallRoot();
+    const [{ errno }] = await askIn([['create', '/made', 'inside']], { rootfs });
+    if (isRoot) {
+      // A directory of host root's belongs to root inside.
+      expect(errno).toBeNull();
+      expect(statSync(join(rootfs, 'made')).uid).toBe(0);
+    }
+    expect(readFileSync(join(rootfs, 'made'), 'utf8')).toBe('inside');
+  });
+
+  test('read-only: nothing can be written, and not even mount points are made in it', async () => {
+    const rootfs = smallRoot();
+    const before = readdirSync(rootfs);
+    const mounts = [{ type: 'tmpfs', target: '/work/deep' }] as const;
+    const [file, deep, shm] = await askIn([['create', '/made'], ['create', '/work/deep/made'], ['create', '/dev/shm/made']], { rootfs, readonly: true, mounts });
+    expect([file.errno, deep.errno, shm.errno]).toEqual(['EROFS', null, null]);
+    expect(readdirSync(rootfs)).toEqual(before);
+  });
+
+  test('its owners are those of the host', async () => {
+    const rootfs = smallRoot({ 'own.txt': '' });
+    const [own] = await askIn([['stat', '/own.txt']], { rootfs });
+    expect(own).toMatchObject({ uid: 0, gid: 0 });
+  });
+
+  test('that is not there, or no directory', async () => {
+    const rootfs = temporary({ file: '' });
+    const absent = await refusal(runIsolated('/bin/probe', [], { rootfs: join(rootfs, 'absent') }));
+    expect([absent.code, plainly(absent.message, rootfs)]).toMatchInlineSnapshot(`
+      [
+        "ERR_CLOISTER_MOUNT",
+        "ENOENT: use a directory as root DIR/absent (open_tree): DIR/absent does not exist on this host",
+      ]
+    `);
+    const file = await refusal(runIsolated('/bin/probe', [], { rootfs: join(rootfs, 'file') }));
+    expect([file.code, plainly(file.message, rootfs)]).toMatchInlineSnapshot(`
+      [
+        "ERR_CLOISTER_MOUNT",
+        "EINVAL: mount the root / (move_mount): invalid argument",
+      ]
+    `);
+  });
+});
+
+describe('layers', () => {
+  test('are stacked base first, and shadow each other', async () => {
+    const base = smallRoot({ a: 'base', b: 'base', 'dir/x': 'base' });
+    const middle = temporary({ b: 'middle', c: 'middle', 'dir/y': 'middle' });
+    const top = temporary({ c: 'top', 'dir/z': 'top' });
+    await using rootfs = await OverlayRootfs.create({ layers: [base, middle, top] });
+    const [a, b, c, dir] = await askIn([['read', '/a'], ['read', '/b'], ['read', '/c'], ['ls', '/dir']], { rootfs });
+    expect([a.text, b.text, c.text, dir.entries]).toEqual(['base', 'middle', 'top', ['x', 'y', 'z']]);
+  });
+
+  test('a whiteout in a layer takes a file of a lower one away', async () => {
+    const base = smallRoot({ gone: 'base', 'kept.txt': 'base' });
+    const top = temporary();
+    // Everybody may make this one device: character 0:0.
+    const [made] = await askHost([['mknod', join(top, 'gone'), 'c', 0, 0]]);
+    expect(made.errno).toBeNull();
+    await using rootfs = await OverlayRootfs.create({ layers: [base, top] });
+    const [gone, kept, entries] = await askIn([['lstat', '/gone'], ['read', '/kept.txt'], ['ls', '/']], { rootfs });
+    expect([gone.errno, kept.text]).toEqual(['ENOENT', 'base']);
+    expect(entries.entries).not.toContain('gone');
+  });
+
+  test('are never written to', async () => {
+    const base = smallRoot({ 'a.txt': 'base', 'dir/b.txt': 'base' });
+    await using rootfs = await OverlayRootfs.create({ layers: [base] });
+    const answers = await askIn([['append', '/a.txt', '+'], ['unlink', '/dir/b.txt'], ['create', '/new.txt'], ['rename', '/dir', '/moved'], ['read', '/a.txt'], ['ls', '/moved']], { rootfs });
+    expect(answers.slice(0, 3).map(({ errno }) => errno)).toEqual([null, null, null]);
+    // An ordinary user's overlays can't remember that a directory was moved: trusted xattrs are out of its reach.
+    expect(answers[3].errno).toBe(isRoot ? null : 'EXDEV');
+    expect(answers[4].text).toBe('base+');
+    expect(readdirSync(base).sort()).toEqual(['a.txt', 'bin', 'dir', 'etc']);
+    expect(readFileSync(join(base, 'a.txt'), 'utf8')).toBe('base');
+    expect(readdirSync(join(base, 'dir'))).toEqual(['b.txt']);
+  });
+
+  test('a hundred of them', async () => {
+    const layers = [smallRoot(), ...Array.from({ length: 99 }, (_, index) => temporary({ [`file${index}`]: String(index) }))];
+    await using rootfs = await OverlayRootfs.create({ layers });
+    const [first, last] = await askIn([['read', '/file0'], ['read', '/file98']], { rootfs });
+    expect([first.text, last.text]).toEqual(['0', '98']);
+  });
+
+  test('a name that has to be escaped elsewhere', async () => {
+    const above = temporary({ 'a:b,c\\d "e"/file': 'odd' });
+    await using rootfs = await OverlayRootfs.create({ layers: [smallRoot(), join(above, 'a:b,c\\d "e"')] });
+    const [file] = await askIn([['read', '/file']], { rootfs });
+    expect(file.text).toBe('odd');
+  });
+
+  test('that are not there are refused at once', async () => {
+    const above = temporary();
+    const error = await refusal(OverlayRootfs.create({ layers: [join(above, 'absent')] }));
+    expect([error.code, plainly(error.message, above)]).toMatchInlineSnapshot(`
+      [
+        "ERR_CLOISTER_MOUNT",
+        "ENOENT: use a layer DIR/absent (open_tree): DIR/absent does not exist on this host",
+      ]
+    `);
+  });
+
+  test('a layer that is a file is refused', async () => {
+    const above = temporary({ file: '' });
+    const error = await refusal(OverlayRootfs.create({ layers: [join(above, 'file')] }));
+    expect(plainly(error.message, above)).toMatchInlineSnapshot(`
+      "EINVAL: mount the overlay DIR/file (fsconfig): the kernel refuses these layers
+        A layer must be a directory on a file system that can be one (not an overlay on an overlay on an overlay), and no layer may be part of another. \`dmesg\` has the reason."
+    `);
+  });
+});
+
+describe('the writable layer', () => {
+  test('is one for all spawns, at the same time too', async () => {
+    await using rootfs = await OverlayRootfs.create({ layers: [smallRoot()] });
+    const holder = spawnIsolated('/bin/probe', toArguments([['create', '/first', '1'], ['block']]), { rootfs });
+    await using _ = holder;
+    await new Promise((resolve) => holder.stdout.once('data', resolve));
+    const [first, second] = await askIn([['read', '/first'], ['create', '/second', '2']], { rootfs });
+    expect([first.text, second.errno]).toEqual(['1', null]);
+    const all = await Promise.all(['a', 'b', 'c', 'd'].map((name) => askIn([['create', `/${name}`, name], ['read', '/second']], { rootfs })));
+    expect(all.map(([, read]) => read.text)).toEqual(['2', '2', '2', '2']);
+    const [top] = await askIn([['ls', '/']], { rootfs });
+    expect(top.entries).toEqual(expect.arrayContaining(['a', 'b', 'c', 'd', 'first', 'second']));
+  });
+
+  test('ends with the object', async () => {
+    const layer = smallRoot();
+    const rootfs = await OverlayRootfs.create({ layers: [layer] });
+    await askIn([['create', '/made']], { rootfs });
+    await rootfs[Symbol.asyncDispose]();
+    await using again = await OverlayRootfs.create({ layers: [layer] });
+    const [made] = await askIn([['stat', '/made']], { rootfs: again });
+    expect(made.errno).toBe('ENOENT');
+  });
+
+  test('of the default root: none is shared', async () => {
+    const [made] = await ask([['create', '/etc/mine']]);
+    const [seen] = await ask([['stat', '/etc/mine']]);
+    expect([made.errno, seen.errno]).toEqual([null, 'ENOENT']);
+  });
+
+  test('has a size', async () => {
+    await using rootfs = await OverlayRootfs.create({ layers: [smallRoot()], size: '1M' });
+    const [fits, full, size] = await askIn([['fill', '/fits', '256K'], ['fill', '/full', '4M'], ['statfs', '/']], { rootfs });
+    expect([fits.errno, full.errno]).toEqual([null, 'ENOSPC']);
+    expect(size.sizeBytes).toBe(2 ** 20);
+  });
+
+  test('as a directory: kept, and used again', async () => {
+    const above = temporary({ 'upper/': '' });
+    const upper = join(above, 'upper');
+    const layers = [smallRoot({ 'old.txt': 'old' })];
+    {
+      await using rootfs = await OverlayRootfs.create({ layers, upper, idMap: 'self' });
+      const answers = await askIn([['create', '/new.txt', 'new'], ['append', '/old.txt', '+']], { rootfs });
+      expect(answers.map(({ errno }) => errno)).toEqual([null, null]);
+    }
+    expect(readFileSync(join(upper, 'new.txt'), 'utf8')).toBe('new');
+    expect(readFileSync(join(upper, 'old.txt'), 'utf8')).toBe('old+');
+    await using rootfs = await OverlayRootfs.create({ layers, upper, idMap: 'self' });
+    const [kept] = await askIn([['read', '/new.txt']], { rootfs });
+    expect(kept.text).toBe('new');
+  });
+
+  testNeeding(['root'])('as a directory, with ids mapped: the files are owned by those ids', async () => {
+    const above = temporary({ 'upper/': '' });
+    const upper = join(above, 'upper');
+    const idMap = { uids: [{ inside: 0, outside: 700_000, count: 1000 }], gids: [{ inside: 0, outside: 800_000, count: 1000 }] };
+    await using rootfs = await OverlayRootfs.create({ layers: [smallRoot({ 'old.txt': '' })], upper, idMap });
+    const [made, changed, own] = await askIn([['create', '/new.txt', 'new'], ['append', '/old.txt', '+'], ['stat', '/new.txt']], { rootfs });
+    expect([made.errno, changed.errno]).toEqual([null, null]);
+    expect(own).toMatchObject({ uid: 0, gid: 0 });
+    expect(statSync(join(upper, 'new.txt'))).toMatchObject({ uid: 700_000, gid: 800_000 });
+    expect(statSync(join(upper, 'old.txt'))).toMatchObject({ uid: 700_000, gid: 800_000 });
+  });
+
+  test("on 'disk': deleted at the end", async () => {
+    const rootfs = await OverlayRootfs.create({ layers: [smallRoot()], upper: 'disk' });
+    const [made, type] = await askIn([['create', '/made', 'x'], ['statfs', '/']], { rootfs });
+    expect(made.errno).toBeNull();
+    expect(type.readonly).toBe(false);
+    const parent = isRoot ? '/var/lib/cloister' : join(process.env['XDG_CACHE_HOME'] ?? '/tmp', `cloister-${process.getuid?.()}`);
+    const ours = (): string[] => readdirSync(parent).filter((name) => name.startsWith(`upper-${process.pid}-`));
+    expect(ours()).toHaveLength(1);
+    await rootfs[Symbol.asyncDispose]();
+    expect(ours()).toEqual([]);
+  });
+
+  test('that is not there is refused', async () => {
+    const above = temporary();
+    const error = await refusal(OverlayRootfs.create({ layers: [smallRoot()], upper: join(above, 'absent'), idMap: 'self' }));
+    expect(plainly(error.message, above)).toMatchInlineSnapshot(`"ENOENT: use the writable layer DIR/absent (openat): DIR/absent does not exist on this host"`);
+  });
+
+  test('a layer as upper is refused', async () => {
+    const above = temporary({ 'layer/file': '' });
+    const error = await refusal(OverlayRootfs.create({ layers: [join(above, 'layer')], upper: join(above, 'layer'), idMap: 'self' }));
+    expect(plainly(error.message, above)).toMatchInlineSnapshot(`"ELOOP: use the writable layer DIR/layer (fsconfig): too many symbolic links encountered"`);
+  });
+});
+
+describe('the host as root', () => {
+  test('hides what it is told to', async () => {
+    const [{ entries = [] }] = await askHost([['ls', '/opt']]);
+    await using rootfs = await OverlayRootfs.host({ hide: ['/opt', '/etc/hosts', '/usr/share'] });
+    const [opt, hosts, share, usr] = await ask([['ls', '/opt'], ['lstat', '/etc/hosts'], ['ls', '/usr/share'], ['ls', '/usr']], { rootfs });
+    expect(entries.length + 1).toBeGreaterThan(0);
+    expect([opt.entries, hosts.errno, share.entries]).toEqual([[], 'ENOENT', []]);
+    expect(usr.entries).toContain('bin');
+    // The next root is not that one.
+    const [plain] = await ask([['lstat', '/etc/hosts']]);
+    expect(plain.errno).toBe((await askHost([['lstat', '/etc/hosts']]))[0].errno);
+  });
+
+  test('one for many spawns', async () => {
+    await using rootfs = await OverlayRootfs.host();
+    const [made] = await ask([['create', '/etc/shared', 'x']], { rootfs });
+    const [seen] = await ask([['read', '/etc/shared']], { rootfs });
+    expect([made.errno, seen.text]).toEqual([null, 'x']);
+    expect(existsSync('/etc/shared')).toBe(false);
+  });
+
+  testNeeding(['root'])('a directory of the host can be renamed', async () => {
+    const [renamed, there, gone] = await ask([['rename', '/etc/apt', '/etc/moved'], ['stat', '/etc/moved'], ['stat', '/etc/apt']]);
+    expect([renamed.errno, there.errno, gone.errno]).toEqual([null, null, 'ENOENT']);
+    expect(existsSync('/etc/apt')).toBe(true);
+  });
+
+  test("a mount of the host's that comes and goes", async () => {
+    // The default root is prepared anew when the host's mounts have changed: here they have not, and nothing is left.
+    const before = census(['descriptors']);
+    for (let turn = 0; turn < 3; turn++) await ask([['ls', '/']]);
+    await settled(() => leaks(before, census(['descriptors'])), { what: 'the descriptors' });
+  });
+});
+
+describe('the end of a root', () => {
+  test('twice is once', async () => {
+    const rootfs = await OverlayRootfs.create({ layers: [smallRoot()] });
+    await Promise.all([rootfs[Symbol.asyncDispose](), rootfs[Symbol.asyncDispose]()]);
+    await rootfs[Symbol.asyncDispose]();
+  });
+
+  test('a spawn afterwards is refused', async () => {
+    const rootfs = await OverlayRootfs.create({ layers: [smallRoot()] });
+    await rootfs[Symbol.asyncDispose]();
+    const error = await refusal(runIsolated('/bin/probe', ['ids'], { rootfs }));
+    expect([error.code, error.message]).toMatchInlineSnapshot(`
+      [
+        "ERR_CLOISTER_DISPOSED",
+        "this OverlayRootfs has been disposed",
+      ]
+    `);
+    const mounted = await refusal(runIsolated('/bin/probe', ['ids'], { rootfs: smallRoot(), mounts: [{ type: 'overlay', source: rootfs, target: '/x' }] }));
+    expect(mounted.code).toBe('ERR_CLOISTER_DISPOSED');
+  });
+
+  test('while in use: the last user releases it', async () => {
+    const before = census(['descriptors']);
+    const rootfs = await OverlayRootfs.create({ layers: [smallRoot()] });
+    const child = spawnIsolated('/bin/probe', toArguments([['create', '/a', 'x'], ['block'], ['read', '/a']]), { rootfs });
+    await new Promise((resolve) => child.stdout.once('data', resolve));
+    await rootfs[Symbol.asyncDispose]();
+    // It is alive, and its root is whole.
+    let printed = '';
+    child.stdout.on('data', (chunk) => {
+      printed += chunk;
+    });
+    child.kill('SIGUSR1');
+    const { exitCode } = await child.exited;
+    await new Promise((resolve) => child.once('close', resolve));
+    expect([exitCode, printed]).toEqual([0, expect.stringContaining('"text":"x"')]);
+    await settled(() => leaks(before, census(['descriptors'])), { what: 'the descriptors' });
+  });
+
+  test('before anything has used it: nothing is left', async () => {
+    const before = census(['descriptors', 'descendants']);
+    for (const options of [{}, { idMap: 'self' }] as const) {
+      const rootfs = await OverlayRootfs.create({ layers: [smallRoot()], ...options });
+      await rootfs[Symbol.asyncDispose]();
+    }
+    await settled(() => leaks(before, census(['descriptors', 'descendants'])), { what: 'what it held' });
+  });
+
+  test('of one that could not be made: nothing is left', async () => {
+    await OverlayRootfs.create({ layers: ['/no/such'] }).catch(() => {});
+    const before = census(['descriptors', 'descendants', 'files']);
+    for (const upper of ['tmpfs', 'disk', '/no/such/upper']) await refusal(OverlayRootfs.create({ layers: ['/no/such'], upper }));
+    await settled(() => leaks(before, census(['descriptors', 'descendants', 'files'])), { what: 'what it held' });
+  });
+});
+
+describe('a hostile root', () => {
+  for (const name of ['proc', 'sys', 'dev']) {
+    test(`whose /${name} is a symlink is refused`, async () => {
+      const elsewhere = temporary({ 'file.txt': 'of the host' });
+      const rootfs = smallRoot({ [name]: `-> ${elsewhere}` });
+      const error = await refusal(runIsolated('/bin/probe', ['ids'], { rootfs }));
+      expect(error).toMatchObject({ code: 'ERR_CLOISTER_STEP', errnoName: 'ELOOP', path: `/${name}` });
+      expect(error.message.replaceAll(`/${name}`, '/NAME')).toMatchInlineSnapshot();
+      expect(readdirSync(elsewhere)).toEqual(['file.txt']);
+    });
+
+    test(`whose /${name} is a relative symlink is refused`, async () => {
+      const rootfs = smallRoot({ [name]: '-> ../../../../../../tmp' });
+      expect(await refusal(runIsolated('/bin/probe', ['ids'], { rootfs }))).toMatchObject({ errnoName: 'ELOOP', path: `/${name}` });
+    });
+  }
+
+  test('a mount target below a symlink to the outside lands inside', async () => {
+    const outside = temporary({ 'precious/file.txt': 'of the host' });
+    const rootfs = smallRoot({ way: `-> ${outside}` });
+    const mounts = [{ type: 'file', target: '/way/precious/made.txt', contents: 'mine' }] as const;
+    // The same absolute path, but from the root's own '/': it has to exist there.
+    plant(rootfs, { [`${outside.slice(1)}/precious/`]: '' });
+    const [read] = await askIn([['read', `${outside}/precious/made.txt`]], { rootfs, mounts });
+    expect(read.text).toBe('mine');
+    expect(readdirSync(join(outside, 'precious'))).toEqual(['file.txt']);
+  });
+
+  test('a mount target that is a symlink to the outside', async () => {
+    const outside = temporary({ 'file.txt': 'of the host' });
+    const rootfs = smallRoot({ 'etc/target': `-> ${outside}/file.txt`, [`${outside.slice(1)}/file.txt`]: 'decoy' });
+    const [read] = await askIn([['read', '/etc/target']], { rootfs, mounts: [{ type: 'file', target: '/etc/target', contents: 'mine' }] });
+    expect(read.text).toBe('mine');
+    expect(readFileSync(join(outside, 'file.txt'), 'utf8')).toBe('of the host');
+  });
+
+  test('a missing target below a symlink that leads nowhere is not made outside', async () => {
+    const outside = temporary();
+    const rootfs = smallRoot({ way: `-> ${outside}/deep` });
+    const error = await runIsolated('/bin/probe', ['ids'], { rootfs, mounts: [{ type: 'tmpfs', target: '/way/below' }] }).then(() => undefined, (reason) => reason as IsolationError);
+    expect(error === undefined || error instanceof IsolationError).toBe(true);
+    expect(readdirSync(outside)).toEqual([]);
+    if (error) expect(plainly(error.message, outside)).toMatchInlineSnapshot(`"ENOENT: mount tmpfs /way/below (openat2): no such file or directory"`);
+  });
+
+  test('..-paths end at the root', async () => {
+    const rootfs = smallRoot({ up: '-> ../../../../../../../../etc' });
+    const [read] = await askIn([['read', '/up/mine.txt']], { rootfs, mounts: [{ type: 'file', target: '/up/mine.txt', contents: 'inside' }] });
+    expect(read.text).toBe('inside');
+    expect(existsSync('/etc/mine.txt')).toBe(false);
+  });
+
+  test('a magic link is not followed', async () => {
+    const rootfs = smallRoot({ magic: '-> /proc/self/root' });
+    const error = await refusal(runIsolated('/bin/probe', ['ids'], { rootfs, mounts: [{ type: 'tmpfs', target: '/magic/tmp' }] }));
+    expect(error.errnoName).toBe('ELOOP');
+    expect(error.message).toMatchInlineSnapshot(`
+      "ELOOP: mount tmpfs /magic/tmp (openat2): /magic/tmp is a symlink in this root, or leads through one
+        A root whose /proc, /sys or /dev are symlinks is refused: what is mounted there must be found there."
+    `);
+  });
+
+  test('a working directory that is a symlink to the outside', async () => {
+    const outside = temporary({ 'file.txt': '' });
+    const rootfs = smallRoot({ way: `-> ${outside}`, [`${outside.slice(1)}/inside.txt`]: '' });
+    const [entries, cwd] = await askIn([['ls', '.'], ['cwd']], { rootfs, cwd: '/way' });
+    expect([entries.entries, cwd.cwd]).toEqual([['inside.txt'], outside]);
+  });
+
+  test('a passwd that is a symlink to the outside', async () => {
+    const outside = temporary({ passwd: 'intruder:x:0:0::/:/bin/sh\n' });
+    const rootfs = smallRoot();
+    rmSync(join(rootfs, 'etc/passwd'));
+    symlinkSync(join(outside, 'passwd'), join(rootfs, 'etc/passwd'));
+    const error = await refusal(runIsolated('/bin/probe', ['ids'], { rootfs, user: 'intruder' }));
+    expect(error.message).toMatchInlineSnapshot(`
+      "there is no user 'intruder' in the root's /etc/passwd
+        Names are looked up inside; a number needs no entry."
+    `);
+  });
+
+  test('a fifo as passwd holds nobody up', async () => {
+    const rootfs = smallRoot();
+    rmSync(join(rootfs, 'etc/passwd'));
+    const { exitCode } = await runIsolated('mkfifo', ['/root-of-it/etc/passwd'], { mounts: [{ type: 'bind', source: rootfs, target: '/root-of-it' }] });
+    expect([exitCode, lstatSync(join(rootfs, 'etc/passwd')).isFIFO()]).toEqual([0, true]);
+    const error = await refusal(runIsolated('/bin/probe', ['ids'], { rootfs, user: 'somebody' }));
+    expect(error.code).toBe('ERR_CLOISTER_USER');
+  });
+
+  test('masked paths that are symlinks stay inside', async () => {
+    const outside = temporary({ 'file.txt': 'of the host' });
+    const rootfs = smallRoot({ masked: `-> ${outside}/file.txt`, [`${outside.slice(1)}/file.txt`]: 'decoy' });
+    const [read] = await askIn([['read', '/masked']], { rootfs, maskedPaths: ['/masked'] });
+    expect(read.text).toBe('');
+    expect(readFileSync(join(outside, 'file.txt'), 'utf8')).toBe('of the host');
+  });
+});
+
+test('directories that are swapped for symlinks while they are looked at stay what they were', async () => {
+  // A layer is opened once, by descriptor: what its name means later does not matter.
+  const above = temporary({ 'layer/file.txt': 'first', 'other/file.txt': 'second' });
+  const base = smallRoot();
+  await using rootfs = await OverlayRootfs.create({ layers: [base, join(above, 'layer')], idMap: 'self' });
+  renameSync(join(above, 'layer'), join(above, 'away'));
+  symlinkSync(join(above, 'other'), join(above, 'layer'));
+  const [read] = await askIn([['read', '/file.txt']], { rootfs });
+  expect(read.text).toBe('first');
+});
+
+test('two roots at once have nothing in common', async () => {
+  const layer = smallRoot();
+  await using one = await OverlayRootfs.create({ layers: [layer] });
+  await using other = await OverlayRootfs.create({ layers: [layer] });
+  await askIn([['create', '/of-one']], { rootfs: one });
+  const [seen] = await askIn([['stat', '/of-one']], { rootfs: other });
+  expect(seen.errno).toBe('ENOENT');
+});
