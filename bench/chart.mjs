@@ -7,7 +7,12 @@ const faint = '#6a737d';
 
 const escaped = (text) => text.replace(/[&<>]/g, (char) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;' })[char]);
 const micros = (value) => (value >= 999.5 ? `${(value / 1e3).toFixed(value >= 9999.5 ? 1 : 2)} ms` : `${value.toFixed(value >= 99.5 ? 0 : 1)} µs`);
-const titles = { 1: 'A whole spawn, from call to exit, and plain child_process', 2: 'The same system calls made by a C program', 3: 'Time that the event loop is held', 4: 'Other sandboxes, started from Node' };
+const titles = {
+  1: 'A whole spawn, from call to exit, and plain child_process',
+  2: 'The same system calls made by a C program',
+  3: 'Time that the event loop is held',
+  4: 'Other sandboxes, started from Node',
+};
 
 export function chart({ rows, date, kernel, node, processor, quick, commit }) {
   const groups = groupsOf(rows);
@@ -20,7 +25,9 @@ export function chart({ rows, date, kernel, node, processor, quick, commit }) {
   const x = (value) => left + ((Math.log10(value) - low) / (high - low)) * (width - left - right);
   const parts = [];
   const text = (px, py, content, { size = 12, fill = ink, anchor = 'start', weight = 400 } = {}) =>
-    parts.push(`<text x="${px.toFixed(1)}" y="${py}" font-size="${size}" fill="${fill}" text-anchor="${anchor}" font-weight="${weight}">${escaped(content)}</text>`);
+    parts.push(
+      `<text x="${px.toFixed(1)}" y="${py}" font-size="${size}" fill="${fill}" text-anchor="${anchor}" font-weight="${weight}">${escaped(content)}</text>`,
+    );
   text(24, 34, 'cloister: what an isolated spawn costs', { size: 20, weight: 600 });
   text(24, 54, `medians, logarithmic scale; shorter is better${quick ? '; quick run, too few to quote' : ''}`, { fill: faint });
   let y = 84;
@@ -42,7 +49,11 @@ export function chart({ rows, date, kernel, node, processor, quick, commit }) {
   for (let power = low; power <= high; power++) {
     const px = x(10 ** power).toFixed(1);
     grid.push(`<line x1="${px}" y1="${top}" x2="${px}" y2="${bottom}" stroke="#e4e7ea"/>`);
-    text(Number(px), bottom + 16, 10 ** power >= 1e6 ? `${10 ** (power - 6)} s` : 10 ** power >= 1000 ? `${10 ** (power - 3)} ms` : `${10 ** power} µs`, { anchor: 'middle', size: 11, fill: faint });
+    text(Number(px), bottom + 16, 10 ** power >= 1e6 ? `${10 ** (power - 6)} s` : 10 ** power >= 1000 ? `${10 ** (power - 3)} ms` : `${10 ** power} µs`, {
+      anchor: 'middle',
+      size: 11,
+      fill: faint,
+    });
   }
   text(24, bottom + 40, `Linux ${kernel}, Node ${node}, ${processor}; cloister ${commit}, ${date.slice(0, 10)}`, { size: 11, fill: faint });
   const height = bottom + 56;

@@ -81,7 +81,7 @@ namespace {
 #ifndef P_PIDFD
 #define P_PIDFD 3
 #endif
-constexpr uint64_t kPidfdFlag = 0x1000;  // CLONE_PIDFD
+constexpr uint64_t kPidfdFlag = 0x1000;          // CLONE_PIDFD
 constexpr uint64_t kClearSighand = 0x100000000;  // CLONE_CLEAR_SIGHAND
 
 uint8_t* plan;
@@ -152,11 +152,13 @@ void run_once() {
 #endif
   at_ = {};
   at_.begin = ticks();
-  if (run_steps(plan, 0, header->parent_end, shared.slots, &shared) < 0) die("a step of the parent", shared.report.error);
+  if (run_steps(plan, 0, header->parent_end, shared.slots, &shared) < 0)
+    die("a step of the parent", shared.report.error);
   at_.parent_done = ticks();
   memcpy(start.slots, shared.slots, sizeof(given));
   struct clone_args args = {};
-  args.flags = header->clone_flags | CLONE_VM | (with_vfork ? CLONE_VFORK : 0) | CLONE_PARENT_SETTID | kPidfdFlag | kClearSighand;
+  args.flags = header->clone_flags | CLONE_VM | (with_vfork ? CLONE_VFORK : 0) | CLONE_PARENT_SETTID | kPidfdFlag |
+               kClearSighand;
   args.pidfd = reinterpret_cast<uint64_t>(&shared.pidfd);
   args.parent_tid = reinterpret_cast<uint64_t>(&shared.pid);
   args.stack = reinterpret_cast<uint64_t>(stack);
@@ -167,7 +169,8 @@ void run_once() {
   if (pid < 0) die("clone3", static_cast<int>(-pid));
   if (!with_vfork && header->uid_map >= 0) write_ids();
   siginfo_t status = {};
-  if (waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(shared.pidfd), &status, WEXITED | __WALL) < 0) die("waitid", errno);
+  if (waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(shared.pidfd), &status, WEXITED | __WALL) < 0)
+    die("waitid", errno);
   at_.ended = ticks();
   close(shared.pidfd);
   for (uint32_t i = 0; i < header->slot_count; i++)
@@ -299,7 +302,8 @@ int main(int argc, char** argv) {
     std::nth_element(values.begin(), values.begin() + static_cast<long>(values.size() / 2), values.end());
     double sum = 0;
     for (const double value : values) sum += value;
-    printf("%s\t%.2f\t%zu\t%.2f\n", name.c_str(), values[values.size() / 2], values.size(), sum / static_cast<double>(values.size()));
+    printf("%s\t%.2f\t%zu\t%.2f\n", name.c_str(), values[values.size() / 2], values.size(),
+           sum / static_cast<double>(values.size()));
   }
 #endif
   return 0;

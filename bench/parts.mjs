@@ -61,6 +61,8 @@ export async function partsByStep(program, options, runs) {
     labels.set(label, entry);
   }
   await limit.close();
-  const steps = [...labels].sort(([, a], [, b]) => a.first - b.first).map(([label, { median, mean, calls }]) => ({ label, median, mean, calls: Math.round(calls) }));
+  const steps = [...labels]
+    .sort(([, a], [, b]) => a.first - b.first)
+    .map(([label, { median, mean, calls }]) => ({ label, median, mean, calls: Math.round(calls) }));
   return { moments, steps };
 }

@@ -47,7 +47,9 @@ export async function openPeers(track, hidden) {
 function ociPeer(runtime, name, track, hidden) {
   const bundle = join(build, `bundle-${name}-${process.pid}`);
   mkdirSync(bundle);
-  const server = track(spawn('unshare', ['-m', process.execPath, join(bench, 'oci-server.mjs'), runtime, bundle, program, ...(hidden ? [build] : [])], { stdio: 'pipe' }));
+  const server = track(
+    spawn('unshare', ['-m', process.execPath, join(bench, 'oci-server.mjs'), runtime, bundle, program, ...(hidden ? [build] : [])], { stdio: 'pipe' }),
+  );
   const waiting = [];
   let text = '';
   let errors = '';

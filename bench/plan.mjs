@@ -12,7 +12,11 @@ import { build } from './build.mjs';
 export async function preparePlan(program, options, edit = () => {}) {
   const settings = settingsOf(program, [], { ...options, stdio: 'ignore' });
   // Whole: without what may have been made ahead, which can be used once only.
-  const prepared = await prepare(settings, openStreams(settings, () => (chunk) => chunk), true);
+  const prepared = await prepare(
+    settings,
+    openStreams(settings, () => (chunk) => chunk),
+    true,
+  );
   edit(prepared.plan);
   return prepared;
 }

@@ -44,14 +44,34 @@ export class Report {
 
   table() {
     const { quick, date, commit, kernel, node, processor, user } = this.#about;
-    const lines = [`cloister ${commit}, ${date}${quick ? ' (quick: too few runs to quote)' : ''}`, `Linux ${kernel}, Node ${node}, ${processor}, as ${user}`, ''];
+    const lines = [
+      `cloister ${commit}, ${date}${quick ? ' (quick: too few runs to quote)' : ''}`,
+      `Linux ${kernel}, Node ${node}, ${processor}, as ${user}`,
+      '',
+    ];
     const widths = [2, 27, 13, 7, 7, 13, 7, 6, 8];
-    const line = (...cells) => lines.push(cells.map((cell, i) => (i < 3 || i === 5 ? String(cell).padEnd(widths[i]) : String(cell).padStart(widths[i]))).join(' ').trimEnd());
+    const line = (...cells) =>
+      lines.push(
+        cells
+          .map((cell, i) => (i < 3 || i === 5 ? String(cell).padEnd(widths[i]) : String(cell).padStart(widths[i])))
+          .join(' ')
+          .trimEnd(),
+      );
     if (this.#rows.length > 0) {
       line('#', 'milliseconds', 'condition', 'median', 'p99', '÷', 'median', 'ratio', 'goal');
       for (const { row, what, condition, ours, against, theirs, ratio, goal, reached, use } of this.#rows.sort((a, b) => a.row - b.row)) {
         const show = use === 'p99' ? 'p99' : 'median';
-        line(row, what, condition, millis(ours.median), millis(ours.p99), against, millis(theirs[show]), ratio.toFixed(3), goal === undefined ? '' : `≤ ${goal} ${reached ? '✓' : '✗'}`);
+        line(
+          row,
+          what,
+          condition,
+          millis(ours.median),
+          millis(ours.p99),
+          against,
+          millis(theirs[show]),
+          ratio.toFixed(3),
+          goal === undefined ? '' : `≤ ${goal} ${reached ? '✓' : '✗'}`,
+        );
       }
     }
     for (const { row, what, reason } of this.#missing) lines.push(`${String(row).padEnd(3)} ${what}: missing, ${reason}`);
@@ -66,13 +86,20 @@ export class Report {
     const lines = ['13  System calls of one full spawn, nothing made ahead'];
     const row = (what, count, more = '') => lines.push(`    ${what.padEnd(44)} ${String(count).padStart(5)}  ${more}`.trimEnd());
     row('plan, in the parent', ran.parent, plan.parent === ran.parent ? '' : `of ${plan.parent} that may be needed`);
-    row('plan, in the child, until exec', ran.child, plan.child - 1 === ran.child ? '' : `of ${plan.child - 1} that may be needed; and futex until the ids are mapped`);
+    row(
+      'plan, in the child, until exec',
+      ran.child,
+      plan.child - 1 === ran.child ? '' : `of ${plan.child - 1} that may be needed; and futex until the ids are mapped`,
+    );
     for (const [label, count] of Object.entries(plan.byLabel)) lines.push(`      ${label.padEnd(60)} ${String(count).padStart(4)}`);
     if (strace.missing) {
       lines.push(`    by strace: missing, ${strace.missing}`);
       return lines;
     }
-    for (const [kind, name] of [['full', 'cloister'], ['plain', 'child_process']]) {
+    for (const [kind, name] of [
+      ['full', 'cloister'],
+      ['plain', 'child_process'],
+    ]) {
       const { main, threads, children } = strace[kind];
       row(`strace of ${name}: main thread`, sum(main), list(main));
       row(`strace of ${name}: other threads`, sum(threads), list(threads));
@@ -90,13 +117,19 @@ export class Report {
     for (const [name, reason] of Object.entries(byOption.missing)) lines.push(`      ${name}: can't be left out here, ${reason}`.slice(0, 100));
     lines.push('', '    The steps, timed one by one inside the limit program (sum of medians; calls that were made)');
     for (const { label, median, calls } of byStep.steps) lines.push(`      ${label.padEnd(60)} ${micros(median).padStart(9)} ${String(calls).padStart(5)}`);
-    for (const [name, { median }] of Object.entries(byStep.moments)) if (!name.startsWith('calls')) lines.push(`      = ${name.padEnd(58)} ${micros(median).padStart(9)}`);
+    for (const [name, { median }] of Object.entries(byStep.moments))
+      if (!name.startsWith('calls')) lines.push(`      = ${name.padEnd(58)} ${micros(median).padStart(9)}`);
     return lines;
   }
 }
 
 function list(counts) {
-  const sorted = Object.entries(counts).filter(([, count]) => count >= 0.5).sort(([, a], [, b]) => b - a);
-  const text = sorted.slice(0, 6).map(([name, count]) => `${Math.round(count)} ${name}`).join(', ');
+  const sorted = Object.entries(counts)
+    .filter(([, count]) => count >= 0.5)
+    .sort(([, a], [, b]) => b - a);
+  const text = sorted
+    .slice(0, 6)
+    .map(([name, count]) => `${Math.round(count)} ${name}`)
+    .join(', ');
   return text.length > 44 ? `${text.slice(0, 43)}…` : text;
 }

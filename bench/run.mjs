@@ -34,7 +34,12 @@ function cleanUp() {
   for (const name of readdirSync(build)) if (name.includes(`-${process.pid}`)) rmSync(join(build, name), { recursive: true, force: true });
 }
 process.on('exit', cleanUp);
-for (const [signal, number] of [['SIGINT', 2], ['SIGTERM', 15], ['SIGHUP', 1]]) process.on(signal, () => process.exit(128 + number));
+for (const [signal, number] of [
+  ['SIGINT', 2],
+  ['SIGTERM', 15],
+  ['SIGHUP', 1],
+])
+  process.on(signal, () => process.exit(128 + number));
 
 compileAll();
 const report = new Report({
@@ -93,12 +98,16 @@ async function heaps() {
     }
     say(`rows 1 and 3: ${heap}`);
     const count = gib === 0 ? rounds : Math.ceil(rounds / (gib > 1 ? 4 : 2));
-    const { spawns, calls, held } = JSON.parse(await output(process.execPath, [join(bench, 'heap.mjs'), String(gib), String(count), JSON.stringify(options), program]));
+    const { spawns, calls, held } = JSON.parse(
+      await output(process.execPath, [join(bench, 'heap.mjs'), String(gib), String(count), JSON.stringify(options), program]),
+    );
     if (wants('1')) {
       const goal = goals[gib];
-      for (const condition of ['in a row', 'after a pause']) report.compare(1, heap, spawns[condition].full, 'child_process', spawns[condition].plain, { goal, condition });
+      for (const condition of ['in a row', 'after a pause'])
+        report.compare(1, heap, spawns[condition].full, 'child_process', spawns[condition].plain, { goal, condition });
       if (spawns.pipes) report.compare(1, `${heap}, pipes to 'close'`, spawns.pipes.full, 'child_process', spawns.pipes.plain, { goal, condition: 'in a row' });
-      if (spawns['/bin/true']) report.compare(1, `${heap}, /bin/true`, spawns['/bin/true'].full, 'child_process', spawns['/bin/true'].plain, { goal, condition: 'in a row' });
+      if (spawns['/bin/true'])
+        report.compare(1, `${heap}, /bin/true`, spawns['/bin/true'].full, 'child_process', spawns['/bin/true'].plain, { goal, condition: 'in a row' });
     }
     if (wants('3') && gib === 0) {
       report.compare(3, 'the call holds the loop', calls.full, 'child_process', calls.plain, { goal: 0.02, use: 'p99', condition: 'p99' });
@@ -147,7 +156,11 @@ async function limitAndPeers() {
 async function systemCalls() {
   say('row 13');
   const { moments } = await partsByStep(program, options, 5);
-  report.syscalls({ plan: await countPlan(program, options), ran: { parent: moments['calls of the parent'].median, child: moments['calls of the child'].median }, strace: countByStrace(program, options) });
+  report.syscalls({
+    plan: await countPlan(program, options),
+    ran: { parent: moments['calls of the parent'].median, child: moments['calls of the child'].median },
+    strace: countByStrace(program, options),
+  });
 }
 
 async function parts() {

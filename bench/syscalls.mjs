@@ -13,13 +13,11 @@ export async function countPlan(program, options) {
   const prepared = await preparePlan(program, options);
   const { parent, child } = prepared.plan.steps;
   const sum = (steps) => steps.reduce((total, step) => total + callsOf(step), 0);
-  // Steps that follow a look-up which may find what they would make, or find nothing to do.
-  const conditional = (steps) => steps.reduce((total, step) => total + step.skipIfDone + step.skipIfTolerated, 0);
   const byLabel = new Map();
   for (const [side, steps] of Object.entries({ parent, child })) {
     for (const step of steps) byLabel.set(`${side}: ${step.label}`, (byLabel.get(`${side}: ${step.label}`) ?? 0) + callsOf(step));
   }
-  const result = { parent: sum(parent), child: sum(child), parentConditional: conditional(parent), childConditional: conditional(child), byLabel: Object.fromEntries(byLabel) };
+  const result = { parent: sum(parent), child: sum(child), byLabel: Object.fromEntries(byLabel) };
   prepared.discard();
   return result;
 }
@@ -61,7 +59,10 @@ function traceOnce(kind, count, program, options) {
     }
     process.exit();`;
   try {
-    execFileSync('strace', ['-f', '-qq', '-o', file, process.execPath, '--input-type=module', '-e', script], { cwd: join(bench, '..'), stdio: ['ignore', 'ignore', 'pipe'] });
+    execFileSync('strace', ['-f', '-qq', '-o', file, process.execPath, '--input-type=module', '-e', script], {
+      cwd: join(bench, '..'),
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
     return parse(readFileSync(file, 'utf8'));
   } finally {
     rmSync(file, { force: true });

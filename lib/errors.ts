@@ -50,7 +50,8 @@ export class IsolationError extends Error {
   /** 'EPERM: mount /proc: fsmount: operation not permitted' and the hint below it. */
   static ofErrno(code: ErrorCode, errno: number, details: ErrorDetails & { what?: string } = {}): IsolationError {
     const { what, ...rest } = details;
-    const where = [details.step, details.path, details.syscall && `(${details.syscall})`].filter(Boolean).join(' ');
+    const { step, path, syscall } = details;
+    const where = [step, step !== undefined && path !== undefined && step.endsWith(path) ? undefined : path, syscall && `(${syscall})`].filter(Boolean).join(' ');
     return new this(code, `${errnoName(errno)}: ${where}: ${what ?? errnoText(errno)}`, { ...rest, errno });
   }
 }

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { withHeaders } from './headers.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const always = process.argv.includes('--always');
@@ -29,7 +30,7 @@ const readOr = (file, otherwise) => (existsSync(file) ? readFileSync(file, 'utf8
 
 function run(what, command, args) {
   console.error(`cloister: ${what}`);
-  const { status, error, stdout, stderr } = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 2 ** 28 });
+  const { status, error, stdout, stderr } = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 2 ** 28, env: withHeaders() });
   if (status === 0) return;
   throw new Error(`${what} failed (${error?.message ?? `${command} ${args.join(' ')}`})\n${stdout ?? ''}${stderr ?? ''}`);
 }
@@ -98,10 +99,7 @@ function readyAddon() {
   if (always || before !== undefined || !isNewer(addon, sources)) {
     needBuildTools();
     const gyp = at('node_modules/node-gyp/bin/node-gyp.js');
-    // Some distributions ship Node's headers beside it: nothing to download then.
-    const prefix = dirname(dirname(process.execPath));
-    const headers = existsSync(join(prefix, 'include/node/node_api.h')) ? [`--nodedir=${prefix}`] : [];
-    run('building the addon', process.execPath, [gyp, ...(always ? ['rebuild'] : ['configure', 'build']), ...headers]);
+    run('building the addon', process.execPath, [gyp, ...(always ? ['rebuild'] : ['configure', 'build'])]);
   }
   writeFileSync(stamp, hash);
 }

@@ -11,6 +11,9 @@ namespace cloister {
 inline long clone3_call(const struct clone_args* args, void (*entry)(void*), void* argument) {
   long result;
 #if defined(__x86_64__)
+  // Named registers: any other could be the frame pointer, which the child's side clears.
+  register void (*function)(void*) __asm__("r8") = entry;
+  register void* data __asm__("r9") = argument;
   __asm__ volatile(
       "syscall\n"
       "test %%rax, %%rax\n"
@@ -21,12 +24,14 @@ inline long clone3_call(const struct clone_args* args, void (*entry)(void*), voi
       "ud2\n"
       "1:\n"
       : "=a"(result)
-      : "0"((long)SYS_clone3), "D"(args), "S"(sizeof(*args)), [entry] "r"(entry), [argument] "r"(argument)
+      : "0"((long)SYS_clone3), "D"(args), "S"(sizeof(*args)), [entry] "r"(function), [argument] "r"(data)
       : "rcx", "r11", "memory");
 #elif defined(__aarch64__)
   register long x8 __asm__("x8") = SYS_clone3;
   register long x0 __asm__("x0") = (long)args;
   register long x1 __asm__("x1") = sizeof(*args);
+  register void (*function)(void*) __asm__("x9") = entry;
+  register void* data __asm__("x10") = argument;
   __asm__ volatile(
       "svc #0\n"
       "cbnz x0, 1f\n"
@@ -36,7 +41,7 @@ inline long clone3_call(const struct clone_args* args, void (*entry)(void*), voi
       "brk #1\n"
       "1:\n"
       : "+r"(x0)
-      : "r"(x8), "r"(x1), [entry] "r"(entry), [argument] "r"(argument)
+      : "r"(x8), "r"(x1), [entry] "r"(function), [argument] "r"(data)
       : "memory", "x30");
   result = x0;
 #endif

@@ -54,19 +54,23 @@ long call(const Step& step, const StepShape& shape, const uint8_t* plan, const i
   return raw_syscall(shape.number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
-long await_ids(Shared* shared) {
-  // No FUTEX_PRIVATE: the word is also shared with a child that has an address space of its own.
-  uint32_t seen;
-  while ((seen = __atomic_load_n(&shared->ids, __ATOMIC_ACQUIRE)) == 0)
-    raw_syscall(SYS_futex, pointer(&shared->ids), FUTEX_WAIT, 0, 0);
-  if (seen != 1) leave();  // the parent tells the error itself
-  return 0;
-}
-
 void expect_alive(int pidfd) {
   struct pollfd watch = {pidfd, POLLIN, 0};
   struct timespec { long seconds, nanoseconds; } now = {0, 0};
   if (raw_syscall(SYS_ppoll, pointer(&watch), 1, pointer(&now), 0, 8) > 0) leave();
+}
+
+long await_ids(Shared* shared) {
+  // Nobody wakes us if the parent is killed before it has written them, and it may have been before we asked for a death
+  // signal, or be just about to be gone: so its life is looked at again and again.
+  const struct { long seconds, nanoseconds; } pause = {0, 50000000};
+  // No FUTEX_PRIVATE: the word is also shared with a child that has an address space of its own.
+  uint32_t seen;
+  while ((seen = __atomic_load_n(&shared->ids, __ATOMIC_ACQUIRE)) == 0)
+    if (raw_syscall(SYS_futex, pointer(&shared->ids), FUTEX_WAIT, 0, pointer(&pause)) == -ETIMEDOUT)
+      expect_alive(shared->parent);
+  if (seen != 1) leave();  // the parent tells the error itself
+  return 0;
 }
 
 long drop_bounding(uint64_t keep, int64_t last) {
@@ -153,6 +157,13 @@ int run_steps(const uint8_t* plan, uint32_t from, uint32_t to, int32_t* slots, S
       case StepKind::execveat:
         __atomic_store_n(&shared->state, static_cast<uint32_t>(ChildState::executing), __ATOMIC_RELEASE);
         result = call(step, shape, plan, slots);
+        break;
+      case StepKind::openat2:
+        // A '..' on the way is EAGAIN if anything was mounted or renamed meanwhile, anywhere: openat2(2), RESOLVE_IN_ROOT.
+        for (int tries = 0; tries < 1000; tries++) {
+          result = call(step, shape, plan, slots);
+          if (result != -EAGAIN) break;
+        }
         break;
       default: result = call(step, shape, plan, slots);
     }

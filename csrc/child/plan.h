@@ -88,6 +88,7 @@ struct Shared {
   uint32_t ids;    // futex: 0 not written yet, 1 written, 2 failed
   int32_t pid;     // in the parent's pid namespace
   int32_t pidfd;
+  int32_t parent = -1;  // a pidfd of the process that writes the id maps
   Report report;
   int32_t slots[kMaxSlots];
 };

@@ -43,6 +43,12 @@ class NetVisit {
   int error_ = 0;
 };
 
+// Of this process; opened once, and never closed.
+int own_pidfd() {
+  static const int fd = static_cast<int>(raw_syscall(SYS_pidfd_open, getpid(), 0));
+  return fd;
+}
+
 constexpr uint64_t kPidfdFlag = 0x1000;  // CLONE_PIDFD
 
 }  // namespace
@@ -65,6 +71,7 @@ Launch* Launch::create(const uint8_t* plan, size_t size, const int32_t* slots, s
   }
   for (size_t i = 0; i < kMaxSlots; i++) arena->shared.slots[i] = i < slot_count ? slots[i] : -1;
   arena->shared.pidfd = -1;
+  arena->shared.parent = own_pidfd();
   return new Launch(arena);
 }
 

@@ -25,6 +25,13 @@ bool is_vector(int64_t offset, const Bounds& in) {
          static_cast<uint64_t>(offset) < in.data;
 }
 
+// A vector with a first word: what is executed.
+bool is_command(int64_t offset, const Bounds& in, const uint8_t* plan) {
+  int64_t first = -1;
+  if (is_vector(offset, in)) memcpy(&first, plan + offset, sizeof(first));
+  return first != -1;
+}
+
 bool is_bytes(int64_t arg, const Bounds& in) {
   if (arg == -1) return true;
   if (arg < 0) return false;
@@ -92,7 +99,7 @@ const char* check_plan(uint8_t* plan, size_t size) {
   if (plan[size - 1] != 0) return "data without an end";
   if (!header.joiner && header.join_end != header.parent_end) return "steps of a joiner, but no joiner";
   for (const int64_t map : {header.uid_map, header.gid_map})
-    if (header.map_helpers ? !is_vector(map, in) : !is_string(map, in)) return "id map out of range";
+    if (header.map_helpers ? !is_command(map, in, plan) : !is_string(map, in)) return "id map out of range";
   if (header.net_slot < -1 || header.net_slot >= header.slot_count) return "network slot out of range";
   if (!is_string(header.oom_score_adj, in)) return "oom_score_adj out of range";
   const Step* steps = plan_steps(plan);

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { EACCES, EINVAL, ENOENT, EPERM, EROFS } from '../plan/constants.js';
+import { EACCES, EINVAL, ENOENT, ENOTDIR, EPERM, EROFS } from '../plan/constants.js';
 import * as k from '../plan/constants.js';
 import { parseMountInfo } from './mountinfo.js';
 
@@ -143,13 +143,52 @@ const readonlyTarget: Rule = ({ syscall, errno, path }) =>
     : undefined;
 
 const noSuchSource: Rule = ({ syscall, errno, step, path }) =>
-  errno === ENOENT && (syscall === 'open_tree' || syscall === 'openat') && /^(bind|use a layer|use the writable layer|use a directory as root)/.test(step)
+  errno === ENOENT && (syscall === 'open_tree' || syscall === 'openat') && /^(bind|use a layer|use the writable layer|use a directory as root|(writable )?layer of a mount)/.test(step)
     ? { what: `${path} does not exist on this host` }
     : undefined;
 
-const symlinkTrap: Rule = ({ syscall, errno, path }) =>
-  syscall === 'openat2' && errno === 40
-    ? { what: `${path} is a symlink in this root, or leads through one`, hint: 'A root whose /proc, /sys or /dev are symlinks is refused: what is mounted there must be found there.' }
+const noDirectory: Rule = ({ syscall, errno, step, path }) =>
+  errno === ENOTDIR && syscall === 'openat' && /^(use a layer|use the writable layer|use a directory as root|(writable )?layer of a mount)/.test(step)
+    ? { what: `${path} is not a directory` }
+    : undefined;
+
+/** ELOOP of openat2(2): RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS, or a loop indeed. */
+const symlinkTrap: Rule = ({ syscall, errno, path }) => {
+  if (syscall !== 'openat2' || errno !== 40) return undefined;
+  if (/^\/(proc|sys|dev)$/.test(path ?? '')) {
+    return {
+      what: `${path} is a symlink in this root, or leads through one`,
+      hint: 'A root whose /proc, /sys or /dev are symlinks is refused: what is mounted there must be found there.',
+    };
+  }
+  return {
+    what: `the way to ${path} in this root goes through a link of /proc, or through symlinks without end`,
+    hint: 'Name the place itself, without such links.',
+  };
+};
+
+/** do_move_mount in fs/namespace.c: a file cannot cover a directory, nor a directory a file. */
+const otherKind: Rule = ({ syscall, errno, step, path }) => {
+  if (syscall === 'move_mount' && errno === EINVAL && step === 'mount the root') return { what: 'what is to be the root is not a directory' };
+  const covers = 'A file can only be mounted over a file, and a directory over a directory.';
+  if (!step.startsWith('mount ')) return undefined;
+  if (syscall === 'move_mount' && errno === EINVAL) return { what: `${path} is a directory in the root`, hint: covers };
+  if (syscall === 'openat2' && errno === ENOTDIR) return { what: `${path} is a file in the root, or lies below one`, hint: covers };
+  return undefined;
+};
+
+const deadEnd: Rule = ({ syscall, errno, step, path }) =>
+  syscall === 'openat2' && errno === ENOENT && step.startsWith('mount ')
+    ? { what: `in the root, the way to ${path} goes through a symlink that leads nowhere`, hint: 'Make what the symlink names, inside the root, or choose another target.' }
+    : undefined;
+
+/** The upper directory's owner is that of the root: may_create in fs/namei.c. */
+const strangersRoot: Rule = ({ syscall, errno, step, path }) =>
+  (syscall === 'mkdirat' || syscall === 'openat') && errno === EACCES && step.startsWith('mount ')
+    ? {
+        what: `${path} does not exist in the root, and root inside may not make it: the directory belongs to somebody else`,
+        hint: 'Make it before, or give the directory (of a root with a writable layer: that one) to the id outside that is root inside.',
+      }
     : undefined;
 
 const badOverlay: Rule = ({ syscall, errno, step }) =>
@@ -158,6 +197,12 @@ const badOverlay: Rule = ({ syscall, errno, step }) =>
         what: 'the kernel refuses these layers',
         hint: 'A layer must be a directory on a file system that can be one (not an overlay on an overlay on an overlay), and no layer may be part of another. `dmesg` has the reason.',
       }
+    : undefined;
+
+/** ovl_setup_trap in fs/overlayfs/super.c: a directory that is found twice. */
+const layerTwice: Rule = ({ syscall, errno }) =>
+  (syscall === 'fsconfig' || syscall === 'fsmount') && errno === 40
+    ? { what: 'the writable layer is one of the layers, or lies in one', hint: 'Use a directory of its own as upper.' }
     : undefined;
 
 /** setns(2): CAP_SYS_ADMIN is needed in the user namespace that owns it; proc_init_fs_context: in that of the pid namespace. */
@@ -178,7 +223,32 @@ const otherOwner: Rule = ({ syscall, errno, step }) => {
   return undefined;
 };
 
+/** What the values of options meet: the option is named, as only the caller can mend it. */
+const refusedValue: Rule = ({ syscall, errno, step, path }) => {
+  if (step === 'enter the working directory') {
+    if (errno === ENOENT) return { what: `there is no directory ${path} in the root`, hint: '`cwd` is a path inside the sandbox; `mounts` can bring a directory in.' };
+    if (errno === ENOTDIR) return { what: `${path} is not a directory in the root` };
+    if (errno === EACCES) return { what: `root inside may not enter ${path}` };
+  }
+  if (step === 'set a resource limit' && errno === EPERM) {
+    return { what: `${path} may not be raised above the hard limit of this process`, hint: 'Choose a lower one, or raise that of this process before (ulimit -H, LimitNOFILE= and its like in a systemd unit).' };
+  }
+  if (step === 'write oom_score_adj' && (errno === EACCES || errno === EPERM)) {
+    return { what: "a score below the lowest that this process ever had needs CAP_SYS_RESOURCE", hint: 'Choose a higher oomScoreAdj: what is killed first should be the sandbox anyway.' };
+  }
+  if (step === 'set a sysctl') {
+    if (errno === ENOENT) return { what: 'this kernel has no such sysctl, or its namespace has none of its own' };
+    if (errno === EINVAL && syscall === 'write') return { what: 'the sysctl does not take this value' };
+    if (errno === EACCES || errno === EPERM) return { what: 'this sysctl may only be set outside of user namespaces' };
+  }
+  if (step === 'set the clocks' && errno === 34) {
+    return { what: 'no clock may be set below 0, or more than about 146 years ahead', hint: 'timeOffsets are milliseconds; a negative one can be as large as the machine has been running.' };
+  }
+  return undefined;
+};
+
 const rules: readonly Rule[] = [
-  otherOwner,
-  userNamespacesOff, namespaceLimit, appArmor, coveredKernelFiles, outerFilter, chrooted, readonlyTarget, noSuchSource, symlinkTrap, badOverlay,
+  otherOwner, refusedValue,
+  userNamespacesOff, namespaceLimit, appArmor, coveredKernelFiles, outerFilter, chrooted, readonlyTarget, noSuchSource, noDirectory,
+  symlinkTrap, otherKind, deadEnd, strangersRoot, badOverlay, layerTwice,
 ];

@@ -16,6 +16,12 @@ export const syscallOf = (kind: StepKind): string => specialSyscalls[kind] ?? ki
 
 const mountCalls = new Set<StepKind>(['fsopen', 'fsconfig', 'fsconfig_fd', 'fsmount', 'open_tree', 'move_mount', 'mount_setattr', 'pivot_root', 'umount2']);
 
+/** By what was being done: which call refused it, as whom, is a detail. */
+function codeOf({ kind, label }: Step): `ERR_CLOISTER_${string}` {
+  if (/^(use a layer|use the writable layer|use a directory as root|mount the (overlay|root)|overlay a)/.test(label)) return 'ERR_CLOISTER_ROOTFS';
+  return mountCalls.has(kind) || /^(mount |bind |layer of a mount|mask|make read-only)/.test(`${label} `) ? 'ERR_CLOISTER_MOUNT' : 'ERR_CLOISTER_STEP';
+}
+
 /** A failed launch, in words: what was being done, which call was refused, why on this host, what to do. */
 export function explainFailure(plan: PlanBuilder, failure: NativeFailure): IsolationError {
   const phase = phases[failure.phase] ?? 'step';
@@ -25,7 +31,7 @@ export function explainFailure(plan: PlanBuilder, failure: NativeFailure): Isola
     const paths = step.args[0] as readonly string[];
     return execveAdvice(paths, failure.candidate, failure.errno, failure.head, failure.step);
   }
-  return refused(mountCalls.has(step.kind) ? 'ERR_CLOISTER_MOUNT' : 'ERR_CLOISTER_STEP', failure, {
+  return refused(codeOf(step), failure, {
     step: step.label,
     index: failure.step,
     syscall: syscallOf(step.kind),

@@ -49,7 +49,7 @@ export function maskPaths(plan: PlanBuilder, root: Slot, paths: readonly string[
       covered = cover(blank, '', k.AT_EMPTY_PATH);
     });
     plan.unless(covered as Step, 'done', () => {
-      plan.unless(look(path, 0, [k.ENOENT]), 'tolerated', () => cover(cwd, '/dev/null', 0));
+      plan.unless(look(path, 0, [k.ENOENT, k.ENOTDIR]), 'tolerated', () => cover(cwd, '/dev/null', 0));
     });
   }
 }
@@ -60,7 +60,7 @@ export function readonlyPaths(plan: PlanBuilder, root: Slot, paths: readonly str
   const copy = plan.slot('read-only copy');
   for (const path of paths) {
     plan.label('make read-only', path);
-    const look = plan.add('openat2', [root, path.slice(1), openHow(k.O_PATH | k.O_CLOEXEC, inRoot)], { out: target, tolerate: [k.ENOENT] });
+    const look = plan.add('openat2', [root, path.slice(1), openHow(k.O_PATH | k.O_CLOEXEC, inRoot)], { out: target, tolerate: [k.ENOENT, k.ENOTDIR] });
     plan.unless(look, 'tolerated', () => {
       plan.add('open_tree', [target, '', k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_RECURSIVE | k.AT_EMPTY_PATH], { out: copy });
       plan.add('mount_setattr', [copy, '', k.AT_EMPTY_PATH | k.AT_RECURSIVE, mountAttr({ set: k.MOUNT_ATTR_RDONLY })]);

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -127,7 +127,7 @@ export class OverlayRootfs implements AsyncDisposable {
   }
 
   async #try(): Promise<void> {
-    const made = await this.#make(await idsFor('auto', caller(), { uid: 0, gid: 0 }));
+    const made = await this.#make(await idsFor('auto', caller(), { uid: 0, gid: 0 }), true);
     closeAll(made);
   }
 
@@ -138,32 +138,32 @@ export class OverlayRootfs implements AsyncDisposable {
     return this.#made;
   }
 
-  async #make(ids: Ids): Promise<Made> {
+  async #make(ids: Ids, trial = false): Promise<Made> {
     try {
-      return await (caller().privileged ? this.#makePrivileged(ids) : this.#makeOrdinary(ids));
+      return await (caller().privileged ? this.#makePrivileged(ids, trial) : this.#makeOrdinary(ids, trial));
     } catch (error) {
       ids.release();
       throw error;
     }
   }
 
-  async #makePrivileged(ids: Ids): Promise<Made> {
+  async #makePrivileged(ids: Ids, trial: boolean): Promise<Made> {
     const plan = new PlanBuilder().in('parent');
     const owner = { uid: outside(ids.map.uids, 0) ?? 0, gid: outside(ids.map.gids, 0) ?? 0 };
     const userns = ids.userns === undefined ? undefined : native().duplicate(ids.userns, 0);
     if (userns !== undefined) plan.slot('user namespace', userns);
-    const { mounts, missing } = await this.#overlays(plan, owner, userns, false);
+    const { mounts, missing } = await this.#overlays(plan, owner, userns, false, trial);
     return this.#keep(plan, mounts, ids, missing);
   }
 
-  async #makeOrdinary(ids: Ids): Promise<Made> {
+  async #makeOrdinary(ids: Ids, trial: boolean): Promise<Made> {
     const { owner, release } = await shareOwner(ids);
     try {
       const plan = new PlanBuilder();
       enterOwner(plan, owner);
       plan.label('become root inside').add('setresgid', [0, 0, 0]);
       plan.add('setresuid', [0, 0, 0]);
-      const { mounts, missing } = await this.#overlays(plan, undefined, undefined, true);
+      const { mounts, missing } = await this.#overlays(plan, undefined, undefined, true, trial);
       return await this.#keep(plan, mounts, { ...ids, release: () => [ids.release(), release()] }, missing, owner);
     } catch (error) {
       release();
@@ -171,7 +171,7 @@ export class OverlayRootfs implements AsyncDisposable {
     }
   }
 
-  async #overlays(plan: PlanBuilder, owner: UpperSpace['owner'], userns: number | undefined, userxattr: boolean): Promise<{ mounts: RootMount[]; missing: readonly string[] }> {
+  async #overlays(plan: PlanBuilder, owner: UpperSpace['owner'], userns: number | undefined, userxattr: boolean, trial: boolean): Promise<{ mounts: RootMount[]; missing: readonly string[] }> {
     const { layers, upper, size, volatile, hide } = this.#options;
     const root = layers === undefined ? await hostRoot(hide) : undefined;
     let space: UpperSpace;
@@ -191,7 +191,8 @@ export class OverlayRootfs implements AsyncDisposable {
       return userns === undefined ? openDirectory(plan, cwd, path) : cloneMount(plan, cwd, path, { userns });
     });
     plan.label('mount the overlay', layers?.join(':'));
-    const request = { lowers, userxattr, volatile };
+    // An upper that has been volatile once is refused from then on (ovl_check_incompat): not for a mere trial.
+    const request = { lowers, userxattr, volatile: volatile && !trial };
     const mount = upper === 'tmpfs' || upper === this.#disk ? overlay(plan, space, request) : this.#inDirectory(plan, upper, request);
     return { mounts: [{ target: '/', mount }], missing: [] };
   }
@@ -246,7 +247,7 @@ export class OverlayRootfs implements AsyncDisposable {
 
   #cleanUp(made: Made | undefined): void {
     if (made) closeAll(made);
-    if (this.#disk !== undefined) rmSync(this.#disk, { recursive: true, force: true });
+    if (this.#disk !== undefined) removeDiskUpper(this.#disk);
   }
 
   mount(_target: string): Promise<AsyncDisposable> {
@@ -307,4 +308,14 @@ function makeDiskUpper(): string {
   const directory = join(parent, `upper-${process.pid}-${randomBytes(6).toString('hex')}`);
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   return directory;
+}
+
+/** Directories without permissions are a program's, or overlayfs's own (ovl_workdir_create): root alone could remove them. */
+function removeDiskUpper(directory: string): void {
+  const open = (path: string): void => {
+    chmodSync(path, 0o700);
+    for (const entry of readdirSync(path, { withFileTypes: true })) if (entry.isDirectory()) open(join(path, entry.name));
+  };
+  if (!caller().privileged) open(directory);
+  rmSync(directory, { recursive: true, force: true });
 }

@@ -24,7 +24,7 @@ import { type Ids, idTexts, outside } from '../security/id-map.js';
 import { writeOwnIdMap } from '../security/own-id-map.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
 import { addMounts } from './mounts.js';
-import type { Settings, UserSetting } from './settings.js';
+import type { MountSetting, Settings, UserSetting } from './settings.js';
 
 /** What a plan needs that had to be found or made before. Descriptors in `stdio` and `tty` are the plan's; the rest is borrowed. */
 export interface Context {
@@ -33,6 +33,8 @@ export interface Context {
   /** Roots that are borrowed: the spawn's own, and those of its overlay mounts. */
   readonly rootUse: RootUse | undefined;
   readonly overlayUses: readonly RootUse[];
+  /** User namespaces of the binds that have an id map of their own. */
+  readonly bindUserns: ReadonlyMap<MountSetting, number>;
   readonly hostRoot: HostRoot | undefined;
   /** Its descriptors are the plan's. */
   readonly ready: Ready | undefined;
@@ -114,15 +116,16 @@ export function compile(settings: Settings, context: Context): Compiled {
       }
     }
   }
-  const mounts = ownsMounts ? addMounts(plan, settings.mounts, { privileged, setup, userns: usernsFd, uses: context.overlayUses, borrow }) : undefined;
+  const mounts = ownsMounts ? addMounts(plan, settings.mounts, { privileged, setup, userns: usernsFd, bindUserns: context.bindUserns, uses: context.overlayUses, borrow }) : undefined;
 
   plan.in('child');
   resetSignals(plan, who.ignoredSignals);
   dieWithParent(plan, settings);
+  // First: a change of ids makes /proc/self/* root's (dumpable), and root inside is not that one.
+  if (settings.timeOffsets) writeTimeOffsets(plan, settings.timeOffsets);
   if (newUser && context.ids) becomeRoot(plan, context.ids);
   else if (kinds.user === 'joined') enterIds(plan);
   dieWithParent(plan, settings);
-  if (settings.timeOffsets) writeTimeOffsets(plan, settings.timeOffsets);
 
   let pts: Slot | undefined;
   let root: Slot | undefined;

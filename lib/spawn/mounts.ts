@@ -16,6 +16,8 @@ export interface MountContext {
   readonly setup: Section;
   /** The sandbox's ids, as a descriptor of ours: where there is one, binds show their owners rightly. */
   readonly userns: number | undefined;
+  /** The same, of the binds that have an id map of their own. */
+  readonly bindUserns: ReadonlyMap<MountSetting, number>;
   /** Of the overlay mounts with a `source`, in their order. */
   readonly uses: readonly RootUse[];
   readonly borrow: (name: string, fd: number) => Slot;
@@ -78,6 +80,8 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
         const base = newFilesystem(plan, 'tmpfs', { mode: '0755' }, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV);
         const file = plan.open('file', 'openat', [base, 'file', k.O_WRONLY | k.O_CREAT | k.O_EXCL | k.O_CLOEXEC, mount.mode]);
         plan.add('write', [file, mount.contents]);
+        // At once: a program that is open for writing cannot be executed (ETXTBSY).
+        plan.add('close', [file]);
         plan.release(file);
         const copy = plan.open('file mount', 'open_tree', [base, 'file', k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC]);
         place(root, copy, 'file');
@@ -93,11 +97,15 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
       }
       const made = early(() => {
         label();
-        const open = (path: string): Slot =>
-          context.privileged && context.userns !== undefined ? cloneMount(plan, cwd, path, { userns: context.userns }) : openDirectory(plan, cwd, path);
+        const open = (path: string): Slot => {
+          plan.label('layer of a mount', path);
+          return context.privileged && context.userns !== undefined ? cloneMount(plan, cwd, path, { userns: context.userns }) : openDirectory(plan, cwd, path);
+        };
         const lowers = [...mount.layers].reverse().map(open);
-        const upper = mount.upper === undefined ? undefined : openDirectory(plan, cwd, mount.upper);
-        const work = mount.work === undefined ? undefined : openDirectory(plan, cwd, mount.work);
+        const openWritable = (path: string | undefined): Slot | undefined => path === undefined ? undefined : openDirectory(plan.label('writable layer of a mount', path), cwd, path);
+        const upper = openWritable(mount.upper);
+        const work = openWritable(mount.work);
+        label();
         return overlayOf(plan, { lowers, userxattr: !context.privileged, volatile: false }, upper, work);
       });
       return (root) => place(root, made(), 'directory');
@@ -105,11 +113,15 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
   }
 }
 
-function bind(plan: PlanBuilder, mount: MountSetting & { type: 'bind' }, { userns, privileged }: MountContext): Slot {
+function bind(plan: PlanBuilder, mount: MountSetting & { type: 'bind' }, { userns, bindUserns, privileged, borrow }: MountContext): Slot {
   plan.label('bind', mount.source);
   const attributes = k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOSUID | (mount.readonly ? k.MOUNT_ATTR_RDONLY : 0);
   const copy = cloneMount(plan, cwd, mount.source, { recursive: mount.recursive, attributes });
-  if (privileged && userns !== undefined) {
+  const own = bindUserns.get(mount);
+  if (own !== undefined) {
+    const slot = borrow('user namespace of the bind', own);
+    plan.add('mount_setattr', [copy, '', k.AT_EMPTY_PATH | (mount.recursive ? k.AT_RECURSIVE : 0), mountAttr({ set: k.MOUNT_ATTR_IDMAP, userns: plan.given(slot) })]);
+  } else if (privileged && userns !== undefined) {
     // Apart from the call above, which must not fail: not every file system can map ids, and then owners appear as nobody.
     plan.add('mount_setattr', [copy, '', k.AT_EMPTY_PATH | (mount.recursive ? k.AT_RECURSIVE : 0), mountAttr({ set: k.MOUNT_ATTR_IDMAP, userns })], {
       tolerate: [k.EINVAL, k.EPERM],

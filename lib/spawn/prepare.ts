@@ -8,11 +8,12 @@ import { explanationOf } from '../plan/explain.js';
 import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
 import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
 import { descriptorsOf, enter, type Ready, takeReady } from '../rootfs/ready.js';
+import { userNamespaceOfBind } from '../security/bind-ids.js';
 import { hostIds, type Ids, idsFor, outside } from '../security/id-map.js';
-import { compile } from './compile.js';
+import { compile, type Context } from './compile.js';
 import { lookUpUser } from './inside-user.js';
 import type { InitPipes } from './init-channel.js';
-import type { Settings, UserSetting } from './settings.js';
+import type { MountSetting, Settings, UserSetting } from './settings.js';
 import type { Streams } from './streams.js';
 import type { Explanation } from './types.js';
 
@@ -79,6 +80,7 @@ interface Found {
   readonly overlayUses: readonly RootUse[];
   readonly hostRoot: HostRoot | undefined;
   readonly ready: Ready | undefined;
+  readonly bindUserns: Context['bindUserns'];
 }
 
 async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean): Promise<Found> {
@@ -101,7 +103,14 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
   const rootUse = settings.rootfs instanceof OverlayRootfs ? uses.shift() : undefined;
   const user = typeof settings.user === 'string' ? await lookUpUser(settings.user, rootUse ?? (settings.rootfs as string | undefined)) : settings.user;
   if (newIds) checkUser(user, ids.map);
-  return { ids: newIds ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready };
+  const bindUserns = new Map<MountSetting, number>();
+  for (const mount of settings.mounts) {
+    if (mount.type !== 'bind' || mount.idMap === undefined) continue;
+    const fd = await userNamespaceOfBind(mount.idMap, ids.map, caller(), mount.source);
+    releases.push(() => native().close(fd));
+    bindUserns.set(mount, fd);
+  }
+  return { ids: newIds ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns };
 }
 
 /**

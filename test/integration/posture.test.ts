@@ -79,7 +79,7 @@ describe('privileges', () => {
   });
 
   testNeeding(['root'])('two that live at once have ids of their own, none of them of the host', async () => {
-    const sandboxes = [0, 1, 2].map(() => startProbe(['ids', 'block']));
+    const sandboxes = [0, 1, 2].map(() => startProbe(['ids', 'sleep']));
     try {
       const maps = await Promise.all(sandboxes.map(async ({ lines }) => parseAnswer('ids', await lines.next())));
       const starts = maps.flatMap(({ uidMap, gidMap }) => {

@@ -78,6 +78,12 @@ void refuses_headers() {
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).uid_map = 8; }), "id map out of range");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).gid_map = header_of(plan).size; }), "id map out of range");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).map_helpers = 1; }), "id map out of range");
+  // A command without a word: the end of the last vector.
+  CHECK_TEXT(refusal([](Plan& plan) {
+               header_of(plan).map_helpers = 1;
+               header_of(plan).uid_map = header_of(plan).gid_map = header_of(plan).vectors_end - 8;
+             }),
+             "id map out of range");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).oom_score_adj = -2; }), "oom_score_adj out of range");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).net_slot = 8; }), "network slot out of range");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).net_slot = -2; }), "network slot out of range");
