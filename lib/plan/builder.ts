@@ -187,11 +187,10 @@ function encodeStep(step: Step, index: number, data: DataArea): void {
   const out = step.out === undefined ? -1 : step.out.slot;
   words[base] = kindNumber[step.kind] | (flags << 16);
   words[base + 1] = (out & 0xffff) | (Math.max(step.skipIfDone, step.skipIfTolerated) << 16);
-  const [t0 = 0, t1 = 0, t2 = 0, t3 = 0] = step.tolerate;
-  words[base + 2] = t0 | (t1 << 16);
-  words[base + 3] = t2 | (t3 << 16);
+  const { tolerate } = step;
+  words[base + 2] = (tolerate[0] ?? 0) | ((tolerate[1] ?? 0) << 16);
+  words[base + 3] = (tolerate[2] ?? 0) | ((tolerate[3] ?? 0) << 16);
   const signature = stepKinds[step.kind];
-  words.fill(0, base + 4, base + 16);
   for (let letter = 0, next = 0; letter < signature.length; letter++) {
     // The interpreter takes the length from the bytes before it.
     if (signature[letter] === 'n') continue;
@@ -199,9 +198,10 @@ function encodeStep(step: Step, index: number, data: DataArea): void {
     let low: number;
     let high: number;
     if (typeof arg === 'number') {
+      // Most are small; the two halves of others are taken apart, as bit operations know 32 bits only.
       low = arg | 0;
-      high = Math.floor(arg / 2 ** 32);
-      if (arg > 0x7fffffff) low = arg % 2 ** 32 | 0;
+      high = low === arg ? low >> 31 : Math.floor(arg / 2 ** 32);
+      if (low !== arg) low = (arg - high * 2 ** 32) | 0;
     } else if (arg === null || arg === undefined) {
       low = high = -1;
     } else if (typeof arg === 'string') {
@@ -238,6 +238,8 @@ class DataArea {
   constructor(start: number) {
     this.#vectorsAt = this.#end = start;
     this.#room(start);
+    // Of the plan before this one.
+    scratch.fill(0, 0, start);
   }
 
   reserveVector(words: readonly string[]): void {

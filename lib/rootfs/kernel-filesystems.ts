@@ -30,23 +30,23 @@ export function mountSys(plan: PlanBuilder, root: Slot, path: string, from: 'new
 }
 
 /**
- * Covers what a path shows: a directory by an empty one, anything else by /dev/null. Paths that are not there are passed over,
+ * Covers what a path shows: a directory by an empty one (`blank`, seen from `from`), anything else by /dev/null. Paths that are not there are passed over,
  * as runtime-spec says.
  */
-export function maskPaths(plan: PlanBuilder, root: Slot, paths: readonly string[], blank: Slot): void {
+export function maskPaths(plan: PlanBuilder, root: Slot, paths: readonly string[], from: Slot, blank: string): void {
   const target = plan.slot('path to mask');
   const over = plan.slot('mask');
   const look = (path: string, flags: number, tolerate: number[]): Step =>
     plan.add('openat2', [root, path.slice(1), openHow(k.O_PATH | k.O_CLOEXEC | flags, inRoot)], { out: target, tolerate });
-  const cover = (from: Slot, source: string, flags: number): Step => {
-    plan.add('open_tree', [from, source, k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | flags], { out: over });
+  const cover = (base: Slot, source: string, flags: number): Step => {
+    plan.add('open_tree', [base, source, k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | flags], { out: over });
     return plan.add('move_mount', [over, '', target, '', k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_EMPTY_PATH]);
   };
   for (const path of paths) {
     plan.label('mask', path);
     let covered: Step | undefined;
     plan.unless(look(path, k.O_DIRECTORY, [k.ENOENT, k.ENOTDIR]), 'tolerated', () => {
-      covered = cover(blank, '', k.AT_EMPTY_PATH);
+      covered = cover(from, blank, blank === '' ? k.AT_EMPTY_PATH : 0);
     });
     plan.unless(covered as Step, 'done', () => {
       plan.unless(look(path, 0, [k.ENOENT, k.ENOTDIR]), 'tolerated', () => cover(cwd, '/dev/null', 0));

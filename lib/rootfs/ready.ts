@@ -34,6 +34,9 @@ let making = false;
 /** Sandboxes that are starting or running. While there are some, making a set would take the processor and the kernel's locks from them. */
 let busy = 0;
 let idle: NodeJS.Timeout | undefined;
+/** Milliseconds that a set is kept for: for longer it would keep a file system busy that the host wants to unmount. */
+const lifetime = 2000;
+let expiry: NodeJS.Timeout | undefined;
 /** Milliseconds without a sandbox, after which the next one is prepared for: a batch that goes on is not disturbed. */
 const pause = 3;
 
@@ -41,6 +44,7 @@ const pause = 3;
 export function takeReady(root: HostRoot): Ready | undefined {
   const taken = ready;
   ready = undefined;
+  clearTimeout(expiry);
   if (taken && taken.of !== root) {
     discard(taken);
     return undefined;
@@ -56,6 +60,11 @@ export function enter(root: HostRoot): () => void {
     if (--busy > 0 || !caller().mayMapRanges) return;
     idle = setTimeout(() => void make(root), pause).unref();
   };
+}
+
+function dropReady(): void {
+  if (ready) discard(ready);
+  ready = undefined;
 }
 
 function discard(set: Ready): void {
@@ -75,6 +84,7 @@ async function make(root: HostRoot): Promise<void> {
       const { net, sysfs } = readyNetwork(plan);
       const fdOf = await runPlan(plan);
       ready = { of: root, ids, mounts: mounts.map(({ target, mount }) => ({ target, fd: fdOf(mount) })), net: fdOf(net), sysfs: fdOf(sysfs) };
+      expiry = setTimeout(dropReady, lifetime).unref();
     } catch {
       // The next spawn makes its own, and tells what is wrong.
       ids.release();

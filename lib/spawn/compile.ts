@@ -144,12 +144,12 @@ export function compile(settings: Settings, context: Context): Compiled {
     mountSys(plan, root, '/sys', namespaces.net === 'new' ? (sysfs ?? 'new') : 'host');
     const kit = privileged && context.hostRoot?.kit ? borrow('kit', context.hostRoot.kit.fd) : undefined;
     const dev = kit && plan.in('parent') && cloneKit(plan, kit, 'dev', usernsFd);
-    const blank = kit && cloneKit(plan, kit, 'blank', undefined);
     plan.in('child');
     pts = mountDev(plan, root, dev, namespaces.ipc === 'new');
     mounts?.(root);
     plan.label('make an empty directory for masks');
-    maskPaths(plan, root, settings.maskedPaths, blank ?? newFilesystem(plan, 'tmpfs', { mode: '0555' }, k.MOUNT_ATTR_RDONLY));
+    if (kit) maskPaths(plan, root, settings.maskedPaths, kit, 'blank');
+    else maskPaths(plan, root, settings.maskedPaths, newFilesystem(plan, 'tmpfs', { mode: '0555' }, k.MOUNT_ATTR_RDONLY), '');
     writeSysctls(plan, root, settings.sysctl);
     readonlyPaths(plan, root, settings.readonlyPaths);
     if (settings.readonly) makeReadonly(plan, root);

@@ -1,6 +1,6 @@
 import * as net from 'node:net';
-import { native } from '../native.js';
 import type { NativeUsage } from '../../types/native.js';
+import { native } from '../native.js';
 
 export interface InitPipes {
   /** Our ends: of the status pipe, and of the socket that the program's pidfd comes through. */

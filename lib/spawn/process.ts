@@ -2,18 +2,17 @@ import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import type { Kept, NativeFailure, NativeProcess, NativeUsage } from '../../types/native.js';
-import { IsolationError } from '../errors.js';
-import { checked, native } from '../native.js';
+import type { CgroupStats } from '../cgroup/types.js';
+import { CgroupError, IsolationError } from '../errors.js';
+import { execveAdvice } from '../host/exec-advice.js';
 import type { NamespaceByType } from '../namespace/types.js';
+import { checked, native } from '../native.js';
 import { explainFailure } from '../plan/failure.js';
 import type { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
-import { CgroupError } from '../errors.js';
-import type { CgroupStats } from '../cgroup/types.js';
-import { execveAdvice } from '../host/exec-advice.js';
 import { candidates } from './compile.js';
 import { effectiveSignal } from './effective-signal.js';
 import { InitChannel } from './init-channel.js';
-import { prepare, type Prepared } from './prepare.js';
+import { type Prepared, prepare } from './prepare.js';
 import { ProcessNamespaces } from './process-namespaces.js';
 import { type Outcome, resultOf } from './result.js';
 import type { Settings } from './settings.js';
@@ -241,7 +240,9 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     const own = { code, signal: signal === 0 ? null : nameOf(signal), usage };
     if (!this.#init) return finish(own);
     // What init wrote before it ended is in its pipe still.
-    this.#init.end((report) => finish(report ? { ...report, signal: report.signal === 0 ? null : nameOf(report.signal) } : { ...own, code: null, signal: own.signal ?? 'SIGKILL' }));
+    this.#init.end((report) =>
+      finish(report ? { ...report, signal: report.signal === 0 ? null : nameOf(report.signal) } : { ...own, code: null, signal: own.signal ?? 'SIGKILL' }),
+    );
   }
 
   #endedUnstarted(): void {
@@ -438,7 +439,11 @@ class Settled<T> {
 }
 
 // Some numbers have two names, and the first is the usual one: SIGABRT and not SIGIOT. The last entry of a number wins in a Map.
-const signalNames = new Map(Object.entries(constants.signals).reverse().map(([name, number]) => [number, name as NodeJS.Signals]));
+const signalNames = new Map(
+  Object.entries(constants.signals)
+    .reverse()
+    .map(([name, number]) => [number, name as NodeJS.Signals]),
+);
 const nameOf = (signal: number): NodeJS.Signals => signalNames.get(signal) ?? (`SIG${signal}` as NodeJS.Signals);
 
 function notStarted(why: string): IsolationError {

@@ -126,7 +126,13 @@ export function openStreams(settings: Settings, meter: (index: number) => Meter)
         opened.splice(opened.indexOf(ours), 1);
       }
     }
-    return { child, parent, terminal: undefined, readers: parent.filter((stream): stream is HeldSocket => stream instanceof HeldSocket && stream.readable), outputs: parent.filter((stream) => stream instanceof Output) };
+    return {
+      child,
+      parent,
+      terminal: undefined,
+      readers: parent.filter((stream): stream is HeldSocket => stream instanceof HeldSocket && stream.readable),
+      outputs: parent.filter((stream) => stream instanceof Output),
+    };
   } catch (error) {
     for (const stream of parent) stream?.destroy();
     for (const fd of opened) native().close(fd);

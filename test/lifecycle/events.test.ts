@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { type IsolationError, type SpawnOptions, runIsolated, spawnIsolated } from 'cloister';
+import { type IsolationError, runIsolated, type SpawnOptions, spawnIsolated } from 'cloister';
 import { describe, expect, test, vi } from 'vitest';
 import { census, difference, settled } from '../helpers/census.js';
 import { inChild } from '../helpers/harness.js';
@@ -21,13 +21,7 @@ describe('the order of events', () => {
   test('a program that is killed', async () => {
     const child = startProbe(['sleep']).process;
     child.once('spawn', () => child.kill('SIGKILL'));
-    expect(await story(child)).toEqual([
-      'spawn',
-      'spawned',
-      'exit null SIGKILL',
-      'exited signal',
-      'close null SIGKILL',
-    ]);
+    expect(await story(child)).toEqual(['spawn', 'spawned', 'exit null SIGKILL', 'exited signal', 'close null SIGKILL']);
   });
 
   test.each([
@@ -45,12 +39,7 @@ describe('the order of events', () => {
     const errors: unknown[] = await Promise.all([child.spawned, child.exited].map((promise) => promise.catch((e) => e)));
     expect(errors[0]).toBe(errors[1]);
     const { code } = errors[0] as IsolationError;
-    expect(told).toEqual([
-      `error ${code}`,
-      `spawned rejects ${code}`,
-      `exited rejects ${code}`,
-      'close null null',
-    ]);
+    expect(told).toEqual([`error ${code}`, `spawned rejects ${code}`, `exited rejects ${code}`, 'close null null']);
     expect([child.pid, child.exitCode, child.signalCode]).toEqual([undefined, null, null]);
     expect(child.kill('SIGKILL')).toBe(false);
   });
@@ -170,7 +159,10 @@ describe('before spawn', () => {
   test('the message of the rejection', async () => {
     const child = spawnTrue();
     child.kill('SIGKILL');
-    const error: Error = await child.spawned.then(() => Promise.reject(), (e) => e);
+    const error: Error = await child.spawned.then(
+      () => Promise.reject(),
+      (e) => e,
+    );
     expect(error.message).toMatchInlineSnapshot(`"it was ended before its program began (signal)"`);
   });
 
@@ -225,7 +217,10 @@ describe('signals', () => {
   });
 
   test('a blocked one is delivered when it is waited for', async () => {
-    const { process: child, lines } = startProbe([['block', 'TERM'], ['exit', 7]]);
+    const { process: child, lines } = startProbe([
+      ['block', 'TERM'],
+      ['exit', 7],
+    ]);
     await lines.until('ready');
     expect(child.kill('SIGTERM')).toBe(true);
     expect(parseAnswer('block', await lines.next())).toMatchObject({ signal: 'SIGTERM' });
@@ -234,7 +229,9 @@ describe('signals', () => {
 
   test('a signal that is none', async () => {
     const child = spawnTrue();
-    expect(() => child.kill('SIGNONE' as 'SIGTERM')).toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'signal' takes a signal's name or number; got "SIGNONE"]`);
+    expect(() => child.kill('SIGNONE' as 'SIGTERM')).toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'signal' takes a signal's name or number; got "SIGNONE"]`,
+    );
     expect(() => child.kill(65)).toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'signal' takes a signal's name or number; got 65]`);
     await child.exited;
   });
@@ -328,7 +325,13 @@ describe('disposal', () => {
 
   test('children that are left when PID 1 ends are gone at exited', async () => {
     const marker = new Marker();
-    const { process: child } = startProbe([['orphans', 5, 'quiet'], ['exit', 0]], { env: marker.env });
+    const { process: child } = startProbe(
+      [
+        ['orphans', 5, 'quiet'],
+        ['exit', 0],
+      ],
+      { env: marker.env },
+    );
     await child.exited;
     expect(marker.processes()).toEqual([]);
   });

@@ -5,17 +5,7 @@ import { inChild } from '../helpers/harness.js';
 import { fixturesDirectory } from '../helpers/probe.js';
 import { Marker } from './story.js';
 
-const points = [
-  'created',
-  'microtask',
-  'immediate',
-  'spawn',
-  'running',
-  'exit',
-  'close',
-  'create of an OverlayRootfs',
-  'explain',
-] as const;
+const points = ['created', 'microtask', 'immediate', 'spawn', 'running', 'exit', 'close', 'create of an OverlayRootfs', 'explain'] as const;
 type Point = (typeof points)[number];
 
 /** The body of an async function that calls `end(children)` when one of each kind of spawn has come to that point. */

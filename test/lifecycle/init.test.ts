@@ -5,14 +5,13 @@ import { runIsolated, type SpawnOptions, spawnIsolated } from 'cloister';
 import { describe, expect, test } from 'vitest';
 import { census, settled } from '../helpers/census.js';
 import { ask, askFully, insideFixture, type Question, startProbe, toArguments, withFixtures } from '../helpers/probe.js';
-import { manySpawns, Marker, piles, story } from './story.js';
+import { Marker, manySpawns, piles, story } from './story.js';
 
 const run = (questions: readonly Question[], options: SpawnOptions = {}) =>
   runIsolated(insideFixture('probe'), toArguments(questions), withFixtures({ init: true, ...options }));
 
 /** Field of /proc/PID/status. */
-const statusOf = (pid: number, field: string): string =>
-  new RegExp(`^${field}:\\s*(.*)$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '';
+const statusOf = (pid: number, field: string): string => new RegExp(`^${field}:\\s*(.*)$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '';
 const parentOf = (pid: number): number => Number(statusOf(pid, 'PPid'));
 
 const messageOf = async (command: string, options: SpawnOptions): Promise<string> =>
@@ -80,7 +79,10 @@ describe('with init', () => {
   });
 
   test('usage is the program’s', async () => {
-    const { usage } = await run([['alloc', '64M'], ['spin', 50]]);
+    const { usage } = await run([
+      ['alloc', '64M'],
+      ['spin', 50],
+    ]);
     expect(usage.cpuUserMs + usage.cpuSystemMs).toBeGreaterThanOrEqual(45);
     expect(usage.maxRssBytes).toBeGreaterThanOrEqual(64 * 2 ** 20);
   });
@@ -97,13 +99,22 @@ describe('with init', () => {
 
   test('orphans die at the end of the program', async () => {
     const marker = new Marker();
-    const result = await run([['orphans', 10, 'quiet'], ['exit', 4]], { env: marker.env });
+    const result = await run(
+      [
+        ['orphans', 10, 'quiet'],
+        ['exit', 4],
+      ],
+      { env: marker.env },
+    );
     expect(result.exitCode).toBe(4);
     expect(marker.processes()).toEqual([]);
   });
 
   test('orphans that hold the streams do not keep it', async () => {
-    const result = await run([['orphans', 3], ['exit', 0]]);
+    const result = await run([
+      ['orphans', 3],
+      ['exit', 0],
+    ]);
     expect(result).toMatchObject({ exitCode: 0, reason: 'exit' });
   });
 
@@ -122,7 +133,11 @@ describe('with init', () => {
   });
 
   test('more than three streams', async () => {
-    const child = spawnIsolated(insideFixture('probe'), toArguments([['write-fd', 4, 'four']]), withFixtures({ init: true, stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'] }));
+    const child = spawnIsolated(
+      insideFixture('probe'),
+      toArguments([['write-fd', 4, 'four']]),
+      withFixtures({ init: true, stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'] }),
+    );
     const chunks: Buffer[] = [];
     (child.stdio[4] as unknown as NodeJS.ReadableStream).on('data', (chunk) => chunks.push(chunk));
     await once(child, 'close');
@@ -207,7 +222,9 @@ describe('init itself', () => {
   });
 
   test('needs a pid namespace', () => {
-    expect(() => spawnIsolated('/bin/true', [], { init: true, namespaces: { pid: 'host' } })).toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'init' takes false when namespaces.pid is not 'new': an init is PID 1; got true]`);
+    expect(() => spawnIsolated('/bin/true', [], { init: true, namespaces: { pid: 'host' } })).toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'init' takes false when namespaces.pid is not 'new': an init is PID 1; got true]`,
+    );
   });
 });
 
@@ -215,7 +232,10 @@ test('nothing is left of many', async () => {
   await run([['exit', 0]]);
   const before = census(['descriptors', 'handles', 'descendants']);
   for (let time = 0; time < manySpawns; time++) {
-    await run([['orphans', 2, 'quiet'], ['exit', 0]]);
+    await run([
+      ['orphans', 2, 'quiet'],
+      ['exit', 0],
+    ]);
     await messageOf('/no/such/program', { init: true });
     await messageOf('/bin/true', { init: true, cwd: '/no/such' });
     const child = spawnIsolated(insideFixture('probe'), ['sleep'], withFixtures({ init: true }));

@@ -22,19 +22,17 @@ describe('timeout', () => {
     // The timer fires before the loop looks at anything else.
     const end = performance.now() + 5;
     while (performance.now() < end);
-    expect(await story(child)).toEqual([
-      'exit null SIGKILL',
-      'spawned rejects ERR_CLOISTER_NOT_STARTED',
-      'exited timeout',
-      'close null SIGKILL',
-    ]);
+    expect(await story(child)).toEqual(['exit null SIGKILL', 'spawned rejects ERR_CLOISTER_NOT_STARTED', 'exited timeout', 'close null SIGKILL']);
   });
 
   test('the message of the rejection', async () => {
     const child = startProbe(['sleep'], { timeout: soon }).process;
     const end = performance.now() + 5;
     while (performance.now() < end);
-    const error: Error = await child.spawned.then(() => Promise.reject(), (e) => e);
+    const error: Error = await child.spawned.then(
+      () => Promise.reject(),
+      (e) => e,
+    );
     expect(error.message).toMatchInlineSnapshot(`"it was ended before its program began (timeout)"`);
   });
 
@@ -98,12 +96,7 @@ describe('killSignal and killGrace', () => {
 describe('abort', () => {
   test('already aborted', async () => {
     const child = startProbe(['sleep'], { signal: AbortSignal.abort() }).process;
-    expect(await story(child)).toEqual([
-      'exit null SIGKILL',
-      'spawned rejects ERR_CLOISTER_NOT_STARTED',
-      'exited aborted',
-      'close null SIGKILL',
-    ]);
+    expect(await story(child)).toEqual(['exit null SIGKILL', 'spawned rejects ERR_CLOISTER_NOT_STARTED', 'exited aborted', 'close null SIGKILL']);
   });
 
   test.each([{}, { init: true }, { tty: true }])('later (%o)', async (options: SpawnOptions) => {
@@ -167,7 +160,13 @@ describe('outputLimit', () => {
   });
 
   test('only what is piped counts', async () => {
-    const result = await run([['write', 2, '1M'], ['write', 1, 10]], { outputLimit: limit, stdio: ['pipe', 'pipe', 'ignore'] });
+    const result = await run(
+      [
+        ['write', 2, '1M'],
+        ['write', 1, 10],
+      ],
+      { outputLimit: limit, stdio: ['pipe', 'pipe', 'ignore'] },
+    );
     expect([result.reason, result.stdout.slice(-10), result.stdoutTruncated]).toEqual(['exit', 'xxxxxxxxxx', false]);
   });
 
@@ -182,7 +181,9 @@ describe('outputLimit', () => {
   });
 
   test('nothing is piped', () => {
-    expect(() => spawnIsolated('/bin/true', [], { stdio: 'ignore', outputLimit: limit })).toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'outputLimit' takes nothing when neither stdout nor stderr is piped: there is nothing to count; got 10000]`);
+    expect(() => spawnIsolated('/bin/true', [], { stdio: 'ignore', outputLimit: limit })).toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'outputLimit' takes nothing when neither stdout nor stderr is piped: there is nothing to count; got 10000]`,
+    );
   });
 });
 
@@ -202,11 +203,7 @@ describe('the first that acted is the reason', () => {
 
   test('the limit of output, then abort', async () => {
     const abort = new AbortController();
-    const child = spawnIsolated(
-      insideFixture('probe'),
-      toArguments([['write', 1, '1M'], 'sleep']),
-      withFixtures({ outputLimit: 100, signal: abort.signal }),
-    );
+    const child = spawnIsolated(insideFixture('probe'), toArguments([['write', 1, '1M'], 'sleep']), withFixtures({ outputLimit: 100, signal: abort.signal }));
     child.stdout.once('data', () => abort.abort());
     expect((await child.exited).reason).toBe('output-limit');
   });

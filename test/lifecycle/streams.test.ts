@@ -130,7 +130,10 @@ describe('forms of stdio', () => {
 
   test('a descriptor that is not open', async () => {
     const child = start([['exit', 0]], { stdio: ['ignore', 9999, 'ignore'] });
-    const error: Error = await child.exited.then(() => Promise.reject(), (e) => e);
+    const error: Error = await child.exited.then(
+      () => Promise.reject(),
+      (e) => e,
+    );
     expect(error.message).toMatchInlineSnapshot(`"EBADF: make the streams (fcntl): bad file descriptor"`);
   });
 
@@ -159,16 +162,29 @@ describe('forms of stdio', () => {
   });
 
   test('a stream without a descriptor', () => {
-    expect(() => start(['fds'], { stdio: ['ignore', new PassThrough(), 'ignore'] })).toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'stdio[1]' takes a stream with a descriptor, once it is open; got an instance of PassThrough]`);
+    expect(() => start(['fds'], { stdio: ['ignore', new PassThrough(), 'ignore'] })).toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'stdio[1]' takes a stream with a descriptor, once it is open; got an instance of PassThrough]`,
+    );
   });
 
   test('more than three: a Duplex each', async () => {
-    const child = start([['write-fd', 3, 'from inside'], ['echo-fd', 4]], { stdio: ['ignore', 'pipe', 'inherit', 'pipe', 'pipe'] });
+    const child = start(
+      [
+        ['write-fd', 3, 'from inside'],
+        ['echo-fd', 4],
+      ],
+      { stdio: ['ignore', 'pipe', 'inherit', 'pipe', 'pipe'] },
+    );
     const [, , , third, fourth] = child.stdio as readonly unknown[] as [null, Readable, null, Duplex, Duplex];
     fourth.end('from outside');
     const [out, said] = await Promise.all([text(child.stdout), text(third)]);
     expect(said).toBe('from inside');
-    expect(out.trim().split('\n').map((line) => JSON.parse(line))).toMatchObject([{ written: 11 }, { text: 'from outside' }]);
+    expect(
+      out
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line)),
+    ).toMatchObject([{ written: 11 }, { text: 'from outside' }]);
     expect((await child.exited).exitCode).toBe(0);
   });
 
@@ -276,7 +292,11 @@ describe('a program that does not read its input', () => {
   });
 
   test('a source of input that fails', async () => {
-    const source = new Readable({ read() { this.destroy(new Error('the source has failed')); } });
+    const source = new Readable({
+      read() {
+        this.destroy(new Error('the source has failed'));
+      },
+    });
     const { stdout, exitCode } = await runIsolated(insideFixture('probe'), ['cat'], withFixtures({ input: source }));
     expect([stdout, exitCode]).toEqual(['', 0]);
   });
@@ -324,7 +344,13 @@ describe('inside', () => {
 
 describe('the end of the streams', () => {
   test('nobody reads, and still it closes', async () => {
-    const child = start([['write', 1, '60K'], ['write', 2, '60K']], {});
+    const child = start(
+      [
+        ['write', 1, '60K'],
+        ['write', 2, '60K'],
+      ],
+      {},
+    );
     expect(await story(child)).toEqual(['spawn', 'spawned', 'exit 0 null', 'exited exit', 'close 0 null']);
   });
 

@@ -43,11 +43,10 @@ describe.each([{ init: false }, { init: true }])('a terminal (%o)', (options) =>
   });
 
   test('can be opened again by name', async () => {
-    const { stdout } = await runIsolated(
-      '/bin/sh',
-      ['-c', 'echo one >/dev/tty; echo two >/dev/stdout; echo three >$(tty); echo four >/dev/console'],
-      { tty: true, ...options },
-    );
+    const { stdout } = await runIsolated('/bin/sh', ['-c', 'echo one >/dev/tty; echo two >/dev/stdout; echo three >$(tty); echo four >/dev/console'], {
+      tty: true,
+      ...options,
+    });
     expect(stdout.split('\r\n').slice(0, 3)).toEqual(['one', 'two', 'three']);
   });
 
