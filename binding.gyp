@@ -49,7 +49,8 @@
           'cflags': ['<@(warnings)', '-fvisibility=hidden', '-fstack-protector-strong', '-D_FORTIFY_SOURCE=2'],
           'cflags_cc': ['-std=c++20', '-fno-exceptions', '-fno-rtti'],
           'cflags_cc!': ['-std=gnu++17', '-std=gnu++20'],
-          'ldflags': ['-Wl,-z,relro,-z,now', '-Wl,--as-needed'],
+          # nodelete: Node closes an addon when the last worker that has loaded it ends, and what is static here would begin anew.
+          'ldflags': ['-Wl,-z,relro,-z,now,-z,nodelete', '-Wl,--as-needed'],
         },
       ],
     }, {

@@ -207,6 +207,12 @@ const layerTwice: Rule = ({ syscall, errno }) =>
 
 /** setns(2): CAP_SYS_ADMIN is needed in the user namespace that owns it; proc_init_fs_context: in that of the pid namespace. */
 const otherOwner: Rule = ({ syscall, errno, step }) => {
+  if (syscall === 'fsconfig' && errno === EINVAL && step.startsWith('mount /proc')) {
+    return {
+      what: 'this kernel cannot mount /proc of a pid namespace that is joined from outside; Linux 6.17 can',
+      hint: "Join the user namespace that owns it as well, if that is not the host's; or use { namespaces: { pid, user: 'host' } }.",
+    };
+  }
   if (errno !== EPERM) return undefined;
   if (syscall === 'setns' && step.startsWith('join the')) {
     return {

@@ -2,16 +2,25 @@ import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { cwd, type Slot, type Step } from '../plan/steps.js';
 import { mountAttr, openHow } from '../plan/structs.js';
-import { cloneMount, newFilesystem } from './filesystem.js';
+import { cloneMount, createFilesystem, newFilesystem } from './filesystem.js';
 import { attach, openTarget } from './targets.js';
 
 const inRoot = k.RESOLVE_IN_ROOT | k.RESOLVE_NO_MAGICLINKS;
 const quiet = k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC;
 
+/** proc of the pid namespace of whoever runs this, or of another one: proc(5), "pidns", since 6.17. */
+export function newProc(plan: PlanBuilder, pidns?: Slot): Slot {
+  if (!pidns) return newFilesystem(plan, 'proc', {}, quiet);
+  const context = plan.open('proc context', 'fsopen', ['proc', k.FSOPEN_CLOEXEC]);
+  plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, 'pidns', null, pidns]);
+  return createFilesystem(plan, context, 'proc', quiet);
+}
+
 /** proc of the pid namespace that the child is in; the host's own one where that is the host's. */
-export function mountProc(plan: PlanBuilder, root: Slot, path: string, own: boolean): void {
+export function mountProc(plan: PlanBuilder, root: Slot, path: string, from: 'new' | 'host' | Slot): void {
   plan.label(`mount ${path}`, path);
-  const mount = own ? newFilesystem(plan, 'proc', {}, quiet) : cloneMount(plan, cwd, '/proc', { recursive: true, attributes: quiet });
+  const host = (): Slot => cloneMount(plan, cwd, '/proc', { recursive: true, attributes: quiet });
+  const mount = from === 'new' ? newProc(plan) : from === 'host' ? host() : from;
   attach(plan, mount, openTarget(plan, root, path, { create: 'directory', noSymlinks: true }));
   plan.release(mount);
 }

@@ -3,6 +3,7 @@ import { userInfo } from 'node:os';
 import { optionError } from '../errors.js';
 import type { Caller } from '../host/caller.js';
 import { native } from '../native.js';
+import type { UserNamespace } from '../namespace/kinds.js';
 import type { IdMap, IdRange } from '../namespace/types.js';
 import { type IdMapTexts, PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
@@ -24,6 +25,19 @@ export interface Ids {
 
 /** What a process without a user namespace of its own has: every id as it is. */
 export const hostIds: Ids = fixedIds({ uids: [{ inside: 0, outside: 0, count: 0xffffffff }], gids: [{ inside: 0, outside: 0, count: 0xffffffff }] }, 'parent', undefined);
+
+const joinedMaps = new WeakMap<UserNamespace, Promise<IdMap>>();
+
+/** Of a user namespace that somebody has made: what is mounted for it shows owners by its map, which never changes once it is written. */
+export async function idsOfNamespace(namespace: UserNamespace): Promise<Ids> {
+  let map = joinedMaps.get(namespace);
+  if (!map) {
+    map = namespace.idMap();
+    joinedMaps.set(namespace, map);
+    map.catch(() => joinedMaps.delete(namespace));
+  }
+  return fixedIds(await map, 'parent', namespace.fd);
+}
 
 /** Ids that need not be given back. */
 function fixedIds(map: IdMap, writer: Ids['writer'], userns: number | undefined): Ids {

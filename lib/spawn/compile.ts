@@ -15,7 +15,7 @@ import * as structs from '../plan/structs.js';
 import { mountDev, openTerminal } from '../rootfs/devices.js';
 import { cloneMount, newFilesystem, openDirectory } from '../rootfs/filesystem.js';
 import { type HostRoot, ordinaryHostRoot } from '../rootfs/host-root.js';
-import { maskPaths, mountProc, mountSys, readonlyPaths } from '../rootfs/kernel-filesystems.js';
+import { maskPaths, mountProc, mountSys, newProc, readonlyPaths } from '../rootfs/kernel-filesystems.js';
 import { overlay, tmpfsUpper } from '../rootfs/overlay.js';
 import type { RootUse } from '../rootfs/overlay-rootfs.js';
 import { defaultRoot, defaultUpperSize, type Ready } from '../rootfs/ready.js';
@@ -28,6 +28,7 @@ import type { MountSetting, Settings, UserSetting } from './settings.js';
 
 /** What a plan needs that had to be found or made before. Descriptors in `stdio` and `tty` are the plan's; the rest is borrowed. */
 export interface Context {
+  /** Of the user namespace that is made, or entered. */
   readonly ids: Ids | undefined;
   readonly user: UserSetting;
   /** Roots that are borrowed: the spawn's own, and those of its overlay mounts. */
@@ -85,7 +86,7 @@ export function compile(settings: Settings, context: Context): Compiled {
   const parent = borrow('this process', parentPidfd());
 
   plan.in('join');
-  joinNamespaces(plan, settings, owner, borrow);
+  const proc = joinNamespaces(plan, settings, owner, borrow, who.privileged && kinds.user !== 'host' && namespaces.mount === 'new');
   const ownsMounts = namespaces.mount === 'new';
   const setup = plan.joinFlags >= 0 && owner.mount !== undefined ? 'join' : 'parent';
   const privileged = who.privileged && owner.mount === undefined;
@@ -95,7 +96,7 @@ export function compile(settings: Settings, context: Context): Compiled {
   const made: RootMount[] = [];
   let missing: readonly string[] = [];
   const userns = context.ids?.userns;
-  const usernsSlot = userns !== undefined && newUser && ownsMounts ? borrow('user namespace', userns) : undefined;
+  const usernsSlot = userns !== undefined && kinds.user !== 'host' && ownsMounts ? borrow('user namespace', userns) : undefined;
   const usernsFd = usernsSlot === undefined ? undefined : plan.given(usernsSlot);
   if (ownsMounts) {
     plan.in(setup);
@@ -106,12 +107,12 @@ export function compile(settings: Settings, context: Context): Compiled {
       }
       missing = context.rootUse.missing;
     } else if (privileged) {
-      const ownerIds = newUser && context.ids ? { uid: outside(context.ids.map.uids, 0) ?? 0, gid: outside(context.ids.map.gids, 0) ?? 0 } : undefined;
+      const ownerIds = context.ids ? { uid: outside(context.ids.map.uids, 0) ?? 0, gid: outside(context.ids.map.gids, 0) ?? 0 } : undefined;
       plan.in('parent');
       if (typeof settings.rootfs === 'string') made.push(directoryRoot(plan, settings.rootfs, settings.readonly, usernsFd, ownerIds));
       else if (context.hostRoot) {
         if (context.ready) for (const { target, fd } of context.ready.mounts) made.push({ target, mount: plan.slot(`ready root ${target}`, fd) });
-        else made.push(...defaultRoot(plan, context.hostRoot, newUser ? context.ids : undefined, usernsFd));
+        else made.push(...defaultRoot(plan, context.hostRoot, context.ids, usernsFd));
         missing = context.hostRoot.missing;
       }
     }
@@ -140,7 +141,7 @@ export function compile(settings: Settings, context: Context): Compiled {
       }
     }
     root = attachRoot(plan, made);
-    mountProc(plan, root, '/proc', namespaces.pid !== 'host');
+    mountProc(plan, root, '/proc', proc ?? (namespaces.pid === 'host' ? 'host' : 'new'));
     mountSys(plan, root, '/sys', namespaces.net === 'new' ? (sysfs ?? 'new') : 'host');
     const kit = privileged && context.hostRoot?.kit ? borrow('kit', context.hostRoot.kit.fd) : undefined;
     const dev = kit && plan.in('parent') && cloneKit(plan, kit, 'dev', usernsFd);
@@ -215,26 +216,36 @@ function ownerOf(settings: Settings, context: Context): Owner {
   return { user: undefined, mount: undefined, own: false, opened: false };
 }
 
-function joinNamespaces(plan: PlanBuilder, settings: Settings, owner: Owner, borrow: (name: string, fd: number) => Slot): void {
+/** With `mountsProc`, /proc of a pid namespace that is joined: who is in another user namespace than its owner could not mount it. */
+function joinNamespaces(plan: PlanBuilder, settings: Settings, owner: Owner, borrow: (name: string, fd: number) => Slot, mountsProc: boolean): Slot | undefined {
   const joined = namespaceTypes.flatMap((type) => {
     const choice = settings.namespaces[type];
     return choice instanceof Namespace && type !== 'user' ? [{ type, fd: choice.fd }] : [];
   });
-  if (owner.user === undefined && joined.length === 0) return;
+  if (owner.user === undefined && joined.length === 0) return undefined;
   plan.joinFlags = 0;
   // Whoever is in that pid namespace already could look into the memory that we still share with Node: ptrace(2), "dumpable".
   if (joined.some(({ type }) => type === 'pid')) plan.label('become unreadable').add('prctl', [k.PR_SET_DUMPABLE, 0, 0, 0, 0]);
-  if (owner.user !== undefined) {
+  const joinUser = (): void => {
+    if (owner.user === undefined) return;
     const slot = owner.opened ? plan.slot('user namespace', owner.user) : borrow('user namespace', owner.user);
     plan.label('join the user namespace').add('setns', [slot, k.CLONE_NEWUSER]);
-  }
+  };
+  // An ordinary user has rights over the others only inside; root has them here, also over those that this user namespace does not own.
+  const userFirst = !caller().privileged || owner.mount !== undefined;
+  if (userFirst) joinUser();
   if (owner.mount !== undefined) plan.label('join the mount namespace of the root').add('setns', [borrow('mount namespace', owner.mount), k.CLONE_NEWNS]);
+  let proc: Slot | undefined;
   // The mount namespace last: it changes what paths mean.
   for (const { type, fd } of joined.sort((a, b) => Number(a.type === 'mount') - Number(b.type === 'mount'))) {
-    plan.label(`join the ${type} namespace`).add('setns', [borrow(`${type} namespace`, fd), namespaceFlags[type]]);
+    const slot = borrow(`${type} namespace`, fd);
+    plan.label(`join the ${type} namespace`).add('setns', [slot, namespaceFlags[type]]);
     // timens_install refuses whoever shares memory.
     if (type === 'time') plan.ownMemory = true;
+    if (type === 'pid' && mountsProc) proc = newProc(plan.label('mount /proc', '/proc'), slot);
   }
+  if (!userFirst) joinUser();
+  return proc;
 }
 
 function directoryRoot(plan: PlanBuilder, path: string, readonly: boolean, userns: number | undefined, owner: { uid: number; gid: number } | undefined): RootMount {

@@ -62,7 +62,7 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
         place(root, newFilesystem(plan, 'tmpfs', options, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV), 'directory');
       };
     case 'proc':
-      return (root) => mountProc(plan, root, mount.target, true);
+      return (root) => mountProc(plan, root, mount.target, 'new');
     case 'sysfs':
       return (root) => mountSys(plan, root, mount.target, 'new');
     case 'devpts':

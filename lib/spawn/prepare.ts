@@ -2,6 +2,9 @@ import { fchmodSync } from 'node:fs';
 import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import { checked, native } from '../native.js';
+import { ownUserNamespace } from '../namespace/create.js';
+import type { UserNamespace } from '../namespace/kinds.js';
+import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
 import type { PlanBuilder } from '../plan/builder.js';
 import { explanationOf } from '../plan/explain.js';
@@ -9,7 +12,7 @@ import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
 import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
 import { descriptorsOf, enter, type Ready, takeReady } from '../rootfs/ready.js';
 import { userNamespaceOfBind } from '../security/bind-ids.js';
-import { hostIds, type Ids, idsFor, outside } from '../security/id-map.js';
+import { hostIds, idsOfNamespace, type Ids, idsFor, outside } from '../security/id-map.js';
 import { compile, type Context } from './compile.js';
 import { lookUpUser } from './inside-user.js';
 import type { InitPipes } from './init-channel.js';
@@ -92,7 +95,8 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
   const ready = host && !whole && mayBeReady(settings, roots) ? takeReady(host) : undefined;
   if (host && !whole) releases.push(enter(host));
   if (ready) given.push(...descriptorsOf(ready));
-  const ids = ready?.ids ?? (newIds ? await chooseIds(settings, roots) : hostIds);
+  const joined = await joinedIds(settings);
+  const ids = ready?.ids ?? (newIds ? await chooseIds(settings, roots) : (joined ?? hostIds));
   releases.push(() => ids.release());
   const uses: RootUse[] = [];
   for (const root of roots) {
@@ -102,7 +106,7 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
   }
   const rootUse = settings.rootfs instanceof OverlayRootfs ? uses.shift() : undefined;
   const user = typeof settings.user === 'string' ? await lookUpUser(settings.user, rootUse ?? (settings.rootfs as string | undefined)) : settings.user;
-  if (newIds) checkUser(user, ids.map);
+  if (newIds || joined) checkUser(user, ids.map);
   const bindUserns = new Map<MountSetting, number>();
   for (const mount of settings.mounts) {
     if (mount.type !== 'bind' || mount.idMap === undefined) continue;
@@ -110,7 +114,7 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
     releases.push(() => native().close(fd));
     bindUserns.set(mount, fd);
   }
-  return { ids: newIds ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns };
+  return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns };
 }
 
 /**
@@ -122,6 +126,12 @@ function mayBeReady(settings: Settings, roots: readonly OverlayRootfs[]): boolea
   if (roots.length > 0 || rootfs !== undefined || idMap !== 'auto' || sysctl.length > 0) return false;
   if (namespaces.user !== 'new' || namespaces.net !== 'new' || capabilities === 'caller' || capabilities.bounding !== 0n) return false;
   return !settings.mounts.some(({ type }) => type === 'sysfs');
+}
+
+/** Of a user namespace that is entered: whoever is privileged shows it its files with owners that it knows. */
+async function joinedIds({ namespaces: { user } }: Settings): Promise<Ids | undefined> {
+  if (!(user instanceof Namespace) || !caller().privileged || user.id === ownUserNamespace()) return undefined;
+  return idsOfNamespace(user as unknown as UserNamespace);
 }
 
 /** Files of a borrowed root are owned by its ids: so those are the spawn's, too. */

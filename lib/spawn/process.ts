@@ -238,7 +238,10 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
       else this.#ended(outcome, this.#state === 'running');
     };
     const own = { code, signal: signal === 0 ? null : nameOf(signal), usage };
-    if (!this.#init) return finish(own);
+    if (!this.#init) {
+      finish(own);
+      return;
+    }
     // What init wrote before it ended is in its pipe still.
     this.#init.end((report) =>
       finish(report ? { ...report, signal: report.signal === 0 ? null : nameOf(report.signal) } : { ...own, code: null, signal: own.signal ?? 'SIGKILL' }),

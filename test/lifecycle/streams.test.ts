@@ -202,7 +202,7 @@ describe('much data', () => {
     let at = 0;
     const compared = (async () => {
       const expected = pattern(many);
-      let wanted = Buffer.alloc(0);
+      let wanted: Buffer = Buffer.alloc(0);
       for await (const chunk of child.stdout as AsyncIterable<Buffer>) {
         let rest = chunk;
         while (rest.length > 0) {
@@ -222,12 +222,12 @@ describe('much data', () => {
 
   test(`${megabytes} MB through runIsolated`, async () => {
     const input = Buffer.concat([...pattern(many)]);
-    const { stdout } = await runIsolated(insideFixture('probe'), ['cat'], withFixtures({ input, encoding: 'buffer' }));
+    const { stdout } = await runIsolated(insideFixture('probe'), ['cat'], { ...withFixtures({}), input, encoding: 'buffer' });
     expect(Buffer.compare(stdout, input)).toBe(0);
   });
 
   test('input as a stream', async () => {
-    const { stdout } = await runIsolated(insideFixture('probe'), ['cat'], withFixtures({ input: Readable.from(['a', 'b', 'c']) }));
+    const { stdout } = await runIsolated(insideFixture('probe'), ['cat'], { ...withFixtures({}), input: Readable.from(['a', 'b', 'c']) });
     expect(stdout).toBe('abc');
   });
 
@@ -280,14 +280,14 @@ describe('a program that does not read its input', () => {
   });
 
   test('nor of a run', async () => {
-    const { exitCode } = await runIsolated(insideFixture('true'), [], withFixtures({ input: Buffer.alloc(2 ** 22) }));
+    const { exitCode } = await runIsolated(insideFixture('true'), [], { ...withFixtures({}), input: Buffer.alloc(2 ** 22) });
     expect(exitCode).toBe(0);
   });
 
   test('a source of input is not waited for', async () => {
     const endless = new Readable({ read() {} });
     endless.push('x');
-    const { exitCode } = await runIsolated(insideFixture('true'), [], withFixtures({ input: endless }));
+    const { exitCode } = await runIsolated(insideFixture('true'), [], { ...withFixtures({}), input: endless });
     expect([exitCode, endless.readableEnded]).toEqual([0, false]);
   });
 
@@ -297,7 +297,7 @@ describe('a program that does not read its input', () => {
         this.destroy(new Error('the source has failed'));
       },
     });
-    const { stdout, exitCode } = await runIsolated(insideFixture('probe'), ['cat'], withFixtures({ input: source }));
+    const { stdout, exitCode } = await runIsolated(insideFixture('probe'), ['cat'], { ...withFixtures({}), input: source });
     expect([stdout, exitCode]).toEqual(['', 0]);
   });
 
