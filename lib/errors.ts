@@ -63,13 +63,30 @@ export class ImageError extends IsolationError {}
 /** A refusal about networks. */
 export class NetworkError extends IsolationError {}
 
+/** Those that Node's own list does not have: errno(3). */
+const otherErrnos: Readonly<Record<number, readonly [name: string, text: string]>> = {
+  8: ['ENOEXEC', 'exec format error'],
+  10: ['ECHILD', 'no child processes'],
+  15: ['ENOTBLK', 'block device required'],
+  35: ['EDEADLK', 'resource deadlock avoided'],
+  37: ['ENOLCK', 'no locks available'],
+  61: ['ENODATA', 'no data available'],
+  77: ['EBADFD', 'file descriptor in bad state'],
+  79: ['ELIBACC', 'can not access a needed shared library'],
+  80: ['ELIBBAD', 'accessing a corrupted shared library'],
+  87: ['EUSERS', 'too many users'],
+  116: ['ESTALE', 'stale file handle'],
+  117: ['EUCLEAN', 'structure needs cleaning'],
+  122: ['EDQUOT', 'disk quota exceeded'],
+};
+
 /** `ENOENT` for -2. */
 export function errnoName(errno: number): string {
-  return getSystemErrorMap().get(errno)?.[0] ?? `E${-errno}`;
+  return (getSystemErrorMap().get(errno) ?? otherErrnos[-errno])?.[0] ?? `E${-errno}`;
 }
 
 export function errnoText(errno: number): string {
-  return getSystemErrorMap().get(errno)?.[1] ?? `error ${-errno}`;
+  return (getSystemErrorMap().get(errno) ?? otherErrnos[-errno])?.[1] ?? `error ${-errno}`;
 }
 
 /** A wrong option: thrown before any system call. */

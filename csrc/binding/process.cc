@@ -7,7 +7,7 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-#include <atomic>
+#include <mutex>
 
 #include "../sys/raw_syscall.h"
 #include "environment.h"
@@ -22,19 +22,22 @@ constexpr int P_PIDFD = 3;
 #endif
 
 // A credential change of a child that still shares our memory clears *our* dumpable flag (commit_creds in kernel/cred.c),
-// and with it an ordinary user's right to /proc/self. What the flag was is asked while no child of ours is on its way.
-std::atomic<int> on_their_way = 0;
-std::atomic<int> dumpable = 1;
+// and with it an ordinary user's right to /proc/self. It is put back when no child shares our memory any more: before, whoever
+// is inside with such a child's ids could open our memory.
+std::mutex dumpable_mutex;  // environments have threads of their own
+int on_their_way = 0;
+int dumpable = 1;
 
 void launch_begins() {
-  if (on_their_way.fetch_add(1) == 0) dumpable = prctl(PR_GET_DUMPABLE);
+  std::lock_guard lock(dumpable_mutex);
+  if (on_their_way++ == 0) dumpable = prctl(PR_GET_DUMPABLE);
 }
 
 void launch_ends() {
-  const int was = dumpable;
+  std::lock_guard lock(dumpable_mutex);
+  if (--on_their_way > 0) return;
   // 2 ("suidsafe") can only be had by the sysctl, not set.
-  if (prctl(PR_GET_DUMPABLE) != was && was != 2) (void)prctl(PR_SET_DUMPABLE, was);
-  on_their_way.fetch_sub(1);
+  if (prctl(PR_GET_DUMPABLE) != dumpable && dumpable != 2) (void)prctl(PR_SET_DUMPABLE, dumpable);
 }
 
 long wait_for(int pidfd, siginfo_t* info, int options, struct rusage* usage) {
@@ -58,9 +61,12 @@ Process::Process(const Napi::CallbackInfo& info)
     : Napi::ObjectWrap<Process>(info), environment_(Environment::of(info.Env())) {
   launch_.reset(launch_from(info));
   report_.reset(info[2].As<Napi::Array>().Get(0u).As<Napi::Number>().Int32Value());
-  UniqueFd write_end(info[2].As<Napi::Array>().Get(1u).As<Napi::Number>().Int32Value());
+  UniqueFd low_end(info[2].As<Napi::Array>().Get(1u).As<Napi::Number>().Int32Value());
+  // Above all that the program will have: nothing that is put in its place may end the pipe before exec does.
+  UniqueFd write_end(fcntl(low_end.get(), F_DUPFD_CLOEXEC, 64));
   environment_.disown(report_.get());
-  environment_.disown(write_end.get());
+  environment_.disown(low_end.get());
+  if (!write_end) write_end = std::move(low_end);
   if (!launch_) return;
   detached_ = info[3].As<Napi::Boolean>().Value();
   on_start_ = Napi::Persistent(info[4].As<Napi::Function>());

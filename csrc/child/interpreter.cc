@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
@@ -54,23 +53,20 @@ long call(const Step& step, const StepShape& shape, const uint8_t* plan, const i
   return raw_syscall(shape.number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
-void expect_alive(int pidfd) {
-  struct pollfd watch = {pidfd, POLLIN, 0};
-  struct timespec { long seconds, nanoseconds; } now = {0, 0};
-  if (raw_syscall(SYS_ppoll, pointer(&watch), 1, pointer(&now), 0, 8) > 0) leave();
-}
-
 long await_ids(Shared* shared) {
-  // Nobody wakes us if the parent is killed before it has written them, and it may have been before we asked for a death
-  // signal, or be just about to be gone: so its life is looked at again and again.
-  const struct { long seconds, nanoseconds; } pause = {0, 50000000};
-  // No FUTEX_PRIVATE: the word is also shared with a child that has an address space of its own.
+  // No FUTEX_PRIVATE: the word is also shared with a child that has an address space of its own. If the parent dies, the death
+  // signal that was asked for before ends this wait.
   uint32_t seen;
   while ((seen = __atomic_load_n(&shared->ids, __ATOMIC_ACQUIRE)) == 0)
-    if (raw_syscall(SYS_futex, pointer(&shared->ids), FUTEX_WAIT, 0, pointer(&pause)) == -ETIMEDOUT)
-      expect_alive(shared->parent);
+    raw_syscall(SYS_futex, pointer(&shared->ids), FUTEX_WAIT, 0, 0);
   if (seen != 1) leave();  // the parent tells the error itself
   return 0;
+}
+
+// The kernel marks the word when the thread that holds it ends, before it sends death signals (exit_mm_release, exit_notify in
+// kernel/exit.c). So if it is not marked now, the signal that was asked for before is still to come.
+void expect_alive(const Shared* shared) {
+  if (shared->owner != nullptr && __atomic_load_n(shared->owner, __ATOMIC_ACQUIRE) & FUTEX_OWNER_DIED) leave();
 }
 
 long drop_bounding(uint64_t keep, int64_t last) {
@@ -138,7 +134,7 @@ int run_steps(const uint8_t* plan, uint32_t from, uint32_t to, int32_t* slots, S
     long result = 0;
     switch (static_cast<StepKind>(step.kind)) {
       case StepKind::await_ids: result = await_ids(shared); break;
-      case StepKind::expect_alive: expect_alive(slot_fd(step.args[0], slots)); break;
+      case StepKind::expect_alive: expect_alive(shared); break;
       case StepKind::drop_bounding: result = drop_bounding(static_cast<uint64_t>(step.args[0]), step.args[1]); break;
       case StepKind::send_fd: result = send_fd(slot_fd(step.args[0], slots), slot_fd(step.args[1], slots)); break;
       case StepKind::read_head:

@@ -58,11 +58,12 @@ struct PlanHeader {
   int64_t uid_map;        // text for /proc/PID/uid_map, or a vector for newuidmap; -1: the parent writes none
   int64_t gid_map;
   int64_t oom_score_adj;  // text for /proc/PID/oom_score_adj, or -1
+  int64_t report_slot;   // takes the write end of the report pipe, which exec must close last, or -1
   int64_t net_slot;      // a network namespace that the parent is in while it clones, or -1
   uint32_t map_helpers;  // 1: uid_map and gid_map are argument vectors of newuidmap and newgidmap, without the pid
   uint32_t own_memory;   // 1: the joiner and child do not share our address space (joining a time namespace)
 };
-static_assert(sizeof(PlanHeader) == 152);
+static_assert(sizeof(PlanHeader) == 160);
 
 inline bool keeps(const PlanHeader& header, uint32_t slot) { return header.keep[slot / 64] >> slot % 64 & 1; }
 
@@ -88,7 +89,7 @@ struct Shared {
   uint32_t ids;    // futex: 0 not written yet, 1 written, 2 failed
   int32_t pid;     // in the parent's pid namespace
   int32_t pidfd;
-  int32_t parent = -1;  // a pidfd of the process that writes the id maps
+  const uint32_t* owner;  // the lock word of the thread that clones (core/life_line.h), or nullptr
   Report report;
   int32_t slots[kMaxSlots];
 };

@@ -43,12 +43,6 @@ class NetVisit {
   int error_ = 0;
 };
 
-// Of this process; opened once, and never closed.
-int own_pidfd() {
-  static const int fd = static_cast<int>(raw_syscall(SYS_pidfd_open, getpid(), 0));
-  return fd;
-}
-
 constexpr uint64_t kPidfdFlag = 0x1000;  // CLONE_PIDFD
 
 }  // namespace
@@ -71,7 +65,6 @@ Launch* Launch::create(const uint8_t* plan, size_t size, const int32_t* slots, s
   }
   for (size_t i = 0; i < kMaxSlots; i++) arena->shared.slots[i] = i < slot_count ? slots[i] : -1;
   arena->shared.pidfd = -1;
-  arena->shared.parent = own_pidfd();
   return new Launch(arena);
 }
 
@@ -87,7 +80,9 @@ void Launch::fail(Phase phase, int error) {
   __atomic_store_n(&report.error, error, __ATOMIC_RELEASE);
 }
 
-void Launch::run() {
+void Launch::run(const uint32_t* owner) {
+  shared().owner = owner;
+  if (header().report_slot >= 0) shared().slots[header().report_slot] = report.get();
   {
     std::lock_guard lock(mutex_);
     if (cancelled_) fail(Phase::step, ECANCELED);
@@ -129,6 +124,7 @@ void Launch::run() {
     }
     if (kill_now) (void)signal(SIGKILL);
   }
+  if (header().report_slot >= 0) shared().slots[header().report_slot] = -1;  // it is not the plan's
   close_slots();
   // Whoever waits for the pipe's end or for `done` may delete this launch at once.
   UniqueFd last = std::move(report);

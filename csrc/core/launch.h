@@ -20,8 +20,8 @@ class Launch {
   Launch(const Launch&) = delete;
   Launch& operator=(const Launch&) = delete;
 
-  // Runs the plan to the point where the child is on its own. On the spawner's thread.
-  void run();
+  // Runs the plan to the point where the child is on its own. On the spawner's thread, whose life `owner` tells.
+  void run(const uint32_t* owner);
 
   // From any thread: no child will start, or the one that has is killed.
   void cancel();

@@ -39,6 +39,7 @@ void* Spawner::main(void* self) {
   (void)prctl(PR_SET_NAME, "cloister");
   // A umask and working directory of this thread's own: steps create files with the modes that they name.
   if (unshare(CLONE_FS) == 0) (void)umask(0);
+  static_cast<Spawner*>(self)->life_line_.take();
   static_cast<Spawner*>(self)->loop();
   return nullptr;
 }
@@ -53,7 +54,7 @@ void Spawner::loop() {
       launch = queue_.front();
       queue_.pop_front();
     }
-    launch->run();
+    launch->run(life_line_.word());
   }
 }
 

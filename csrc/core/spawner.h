@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "launch.h"
+#include "life_line.h"
 
 namespace cloister {
 
@@ -31,6 +32,7 @@ class Spawner {
   bool started_ = false;
   bool stopping_ = false;
   pthread_t thread_{};
+  LifeLine life_line_;
 };
 
 }  // namespace cloister

@@ -44,6 +44,18 @@ type Rule = (refusal: Refusal, at: Look) => Advice | undefined;
 
 const sysctl = (at: Look, name: string): string | undefined => at(`/proc/sys/${name.replaceAll('.', '/')}`);
 
+/** copy_namespaces in kernel/nsproxy.c: CAP_SYS_ADMIN, which an ordinary user has in a user namespace of its own only. */
+const withoutUserNamespace: Rule = ({ syscall, errno, cloneFlags }, at) => {
+  if (syscall !== 'clone3' || errno !== EPERM || cloneFlags & k.CLONE_NEWUSER) return undefined;
+  const capabilities = /^CapEff:\s*([0-9a-f]+)/m.exec(at('/proc/self/status') ?? '')?.[1];
+  if (capabilities === undefined || (BigInt(`0x${capabilities}`) >> 21n) & 1n) return undefined;
+  return {
+    what: 'only root may make namespaces without a user namespace that owns them',
+    hint: "Leave namespaces.user as it is by default ('new'), or run as root.",
+    evidence: [`/proc/self/status has CapEff ${capabilities}, without CAP_SYS_ADMIN`],
+  };
+};
+
 /** Debian's and Ubuntu's older switch. */
 const userNamespacesOff: Rule = ({ syscall, errno }, at) => {
   if (syscall !== 'clone3' || errno !== EPERM || sysctl(at, 'kernel.unprivileged_userns_clone') !== '0') return undefined;
@@ -92,8 +104,25 @@ const appArmor: Rule = ({ syscall, errno }, at) => {
   };
 };
 
+/** verify_root_map in kernel/user_namespace.c, since 5.12. */
+const rootWithoutSetfcap: Rule = ({ step, errno }, at) => {
+  if (step !== 'write uid_map' || errno !== EPERM) return undefined;
+  const status = at('/proc/self/status') ?? '';
+  const capabilities = /^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1];
+  if (!/^Uid:\s*\d+\s+0\s/m.test(status) || capabilities === undefined || (BigInt(`0x${capabilities}`) >> 31n) & 1n) return undefined;
+  return {
+    what: 'root without CAP_SETFCAP may not map itself into a user namespace',
+    hint: 'Run as another user, or keep that capability (docker run --cap-add=SETFCAP).',
+    evidence: [`/proc/self/status has uid 0 and CapEff ${capabilities}`],
+  };
+};
+
+/** What the profiles of container engines filter. */
+const filtered = new Set(['clone3', 'setns', 'unshare', 'fsopen', 'fsconfig', 'fsmount', 'open_tree', 'move_mount', 'mount_setattr', 'pivot_root', 'umount2', 'openat2', 'sethostname', 'setdomainname']);
+
 /** Docker's default profile answers clone3 with ENOSYS and namespace flags with EPERM. */
 const outerFilter: Rule = ({ syscall, errno }, at) => {
+  if (!filtered.has(syscall)) return undefined;
   const mode = /^Seccomp:\s*(\d)/m.exec(at('/proc/self/status') ?? '')?.[1];
   if (mode !== '2' || (errno !== EPERM && errno !== 38)) return undefined;
   const container = at('/.dockerenv') !== undefined ? ' (a Docker container)' : at('/run/.containerenv') !== undefined ? ' (a Podman container)' : '';
@@ -102,13 +131,14 @@ const outerFilter: Rule = ({ syscall, errno }, at) => {
     hint:
       'Run the container with a seccomp profile that allows clone3, unshare, setns and the mount calls ' +
       '(docker run --security-opt seccomp=unconfined, and systempaths=unconfined for /proc).',
-    evidence: ['/proc/self/status has Seccomp: 2, a filter that was there before'],
+    evidence: ['/proc/self/status has Seccomp: 2: a filter was put on this process from outside'],
   };
 };
 
 /** create_user_ns in kernel/user_namespace.c: EPERM in a chroot, and for an id that has no name in the present namespace. */
-const chrooted: Rule = ({ syscall, errno }, at) => {
-  if (syscall !== 'clone3' || errno !== EPERM) return undefined;
+const chrooted: Rule = ({ syscall, errno }, at) => (syscall === 'clone3' && errno === EPERM ? chrootAdvice(at) : undefined);
+
+export function chrootAdvice(at: Look = look): (Advice & { readonly what: string }) | undefined {
   const mounts = parseMountInfo(at('/proc/self/mountinfo') ?? '');
   if (mounts.length > 0 && !mounts.some(({ path }) => path === '/')) {
     return {
@@ -118,7 +148,7 @@ const chrooted: Rule = ({ syscall, errno }, at) => {
     };
   }
   return undefined;
-};
+}
 
 /** mount_too_revealing in fs/namespace.c. */
 const coveredKernelFiles: Rule = ({ syscall, errno, step }, at) => {
@@ -255,6 +285,6 @@ const refusedValue: Rule = ({ syscall, errno, step, path }) => {
 
 const rules: readonly Rule[] = [
   otherOwner, refusedValue,
-  userNamespacesOff, namespaceLimit, appArmor, coveredKernelFiles, outerFilter, chrooted, readonlyTarget, noSuchSource, noDirectory,
+  withoutUserNamespace, userNamespacesOff, namespaceLimit, appArmor, coveredKernelFiles, rootWithoutSetfcap, outerFilter, chrooted, readonlyTarget, noSuchSource, noDirectory,
   symlinkTrap, otherKind, deadEnd, strangersRoot, badOverlay, layerTwice,
 ];

@@ -49,7 +49,7 @@ export class MountTable {
     // proc_pid_mountinfo(5): poll() reports a change once, to whoever holds the file open.
     if (this.#fd === undefined) this.#fd = openSync('/proc/self/mountinfo', 'r');
     if (native().hasChanged(this.#fd) || this.#mounts === undefined) {
-      this.#mounts = visible(parseMountInfo(readWhole(this.#fd)));
+      this.#mounts = visibleMounts(parseMountInfo(readWhole(this.#fd)));
       this.generation++;
     }
     return this.#mounts;
@@ -73,7 +73,8 @@ function readWhole(fd: number): string {
   }
 }
 
-function visible(mounts: readonly MountInfo[]): MountInfo[] {
+/** Where one hides another, the upper one. */
+export function visibleMounts(mounts: readonly MountInfo[]): MountInfo[] {
   const byId = new Map(mounts.map((mount) => [mount.id, mount]));
   const byPath = new Map<string, MountInfo>();
   for (const mount of mounts) byPath.set(mount.path, mount);
@@ -81,8 +82,9 @@ function visible(mounts: readonly MountInfo[]): MountInfo[] {
     const above = new Set<MountInfo>();
     for (let at = byId.get(mount.parent); at && !above.has(at); at = byId.get(at.parent)) above.add(at);
     // A mount over a parent directory hides what was mounted below that directory before.
-    for (let end = mount.path.lastIndexOf('/'); end > 0; end = mount.path.lastIndexOf('/', end - 1)) {
-      const over = byPath.get(mount.path.slice(0, end));
+    for (let path = mount.path; path !== '/'; ) {
+      path = path.slice(0, path.lastIndexOf('/')) || '/';
+      const over = byPath.get(path);
       if (over && !above.has(over)) return false;
     }
     return true;

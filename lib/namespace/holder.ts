@@ -21,7 +21,6 @@ export function holdByInit(
 ): Promise<{ pid: number; end: () => void }> {
   const plan = new PlanBuilder();
   const init = plan.slot('init', checked(native().initProgram(), 'memfd_create', 'make init'));
-  const self = plan.slot('this process', checked(native().openProcess(process.pid), 'pidfd_open', 'make init'));
   plan.cloneFlags = namespaceFlags[type] | (ids ? k.CLONE_NEWUSER : 0);
   if (owner !== undefined) {
     plan.in('join');
@@ -32,7 +31,7 @@ export function holdByInit(
   if (ids) mapIds(plan, ids);
   if (type === 'time') writeTimeOffsets(plan, { monotonic: timeOffsets?.monotonic ?? 0, boottime: timeOffsets?.boottime ?? 0 });
   plan.label('die with the parent').add('prctl', [k.PR_SET_PDEATHSIG, k.SIGKILL, 0, 0, 0]);
-  plan.add('expect_alive', [self]);
+  plan.add('expect_alive', []);
   plan.label('close all descriptors').add('close_range', [0, 0xffffffff, k.CLOSE_RANGE_CLOEXEC]);
   plan.label('execute init').add('execveat', [init, '', ['cloister-init'], [], k.AT_EMPTY_PATH]);
   return new Promise((resolve, reject) => {

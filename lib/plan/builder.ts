@@ -11,7 +11,7 @@ export interface StepOptions {
   readonly tolerate?: readonly number[];
 }
 
-const headerBytes = 152;
+const headerBytes = 160;
 const stepBytes = 64;
 const magic = 0x4c504c43;
 /** csrc/child/plan.h, kMaxSlots. */
@@ -40,6 +40,8 @@ export class PlanBuilder {
   /** Written by the parent while the child (or the joiner, if it has the new user namespace) waits at await_ids. */
   idMap: IdMapTexts | undefined;
   oomScoreAdj: number | undefined;
+  /** Takes the write end of the report pipe. */
+  reportSlot: Slot | undefined;
   /** A network namespace that the parent is in while it clones. */
   netSlot: Slot | undefined;
   /** The joiner gets a copy of our memory, where the kernel refuses whoever shares one (setns of a time namespace). */
@@ -174,6 +176,7 @@ export class PlanBuilder {
     i64(uidMap);
     i64(gidMap);
     i64(oom);
+    i64(this.reportSlot === undefined ? -1 : this.reportSlot.slot);
     i64(this.netSlot === undefined ? -1 : this.netSlot.slot);
     u32(helpers ? 1 : 0);
     u32(this.ownMemory ? 1 : 0);

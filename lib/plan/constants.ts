@@ -10,6 +10,7 @@ export const EEXIST = 17;
 export const ENOTDIR = 20;
 export const EINVAL = 22;
 export const EROFS = 30;
+export const ENOSYS = 38;
 export const EOPNOTSUPP = 95;
 
 // open(2), fcntl(2)
@@ -52,6 +53,9 @@ export const FSCONFIG_SET_FLAG = 0;
 export const FSCONFIG_SET_STRING = 1;
 export const FSCONFIG_SET_FD = 5;
 export const FSCONFIG_CMD_CREATE = 6;
+export const FSCONFIG_CMD_RECONFIGURE = 7;
+export const FSPICK_CLOEXEC = 1;
+export const FSPICK_EMPTY_PATH = 8;
 export const FSMOUNT_CLOEXEC = 1;
 export const OPEN_TREE_CLONE = 1;
 export const OPEN_TREE_CLOEXEC = O_CLOEXEC;
@@ -81,6 +85,8 @@ export const PR_CAP_AMBIENT_CLEAR_ALL = 4;
 export const SIGKILL = 9;
 export const SIG_SETMASK = 2;
 export const CLOSE_RANGE_CLOEXEC = 4;
+
+export const KEYCTL_JOIN_SESSION_KEYRING = 1;
 
 export const AF_INET = 2;
 export const SOCK_DGRAM = 2;

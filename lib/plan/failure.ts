@@ -9,16 +9,18 @@ import type { Step, StepKind } from './steps.js';
 const phases = ['step', 'clone_joiner', 'clone_child', 'setgroups', 'uid_map', 'gid_map', 'oom_score_adj', 'newuidmap', 'newgidmap', 'setns'] as const;
 
 const specialSyscalls: Partial<Record<StepKind, string>> = {
-  await_ids: 'futex', expect_alive: 'ppoll', drop_bounding: 'prctl', send_fd: 'sendmsg', exec: 'execve', fsconfig_fd: 'fsconfig', ioctl_number: 'ioctl',
+  await_ids: 'futex', drop_bounding: 'prctl', send_fd: 'sendmsg', exec: 'execve', fsconfig_fd: 'fsconfig', ioctl_number: 'ioctl',
 };
 
 export const syscallOf = (kind: StepKind): string => specialSyscalls[kind] ?? kind;
 
-const mountCalls = new Set<StepKind>(['fsopen', 'fsconfig', 'fsconfig_fd', 'fsmount', 'open_tree', 'move_mount', 'mount_setattr', 'pivot_root', 'umount2']);
+const mountCalls = new Set<StepKind>(['fsopen', 'fsconfig', 'fsconfig_fd', 'fsmount', 'fspick', 'open_tree', 'move_mount', 'mount_setattr', 'pivot_root', 'umount2']);
 
 /** By what was being done: which call refused it, as whom, is a detail. */
 function codeOf({ kind, label }: Step): `ERR_CLOISTER_${string}` {
   if (/^(use a layer|use the writable layer|use a directory as root|mount the (overlay|root)|overlay a)/.test(label)) return 'ERR_CLOISTER_ROOTFS';
+  if (/^write (setgroups|uid_map|gid_map)/.test(label)) return 'ERR_CLOISTER_ID_MAP';
+  if (/^(join the |make a \w+ namespace)/.test(label)) return 'ERR_CLOISTER_NAMESPACE';
   return mountCalls.has(kind) || /^(mount |bind |layer of a mount|mask|make read-only)/.test(`${label} `) ? 'ERR_CLOISTER_MOUNT' : 'ERR_CLOISTER_STEP';
 }
 

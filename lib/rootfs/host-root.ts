@@ -1,5 +1,6 @@
 import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
+import { chrootAdvice } from '../host/hints.js';
 import { idsFor } from '../security/id-map.js';
 import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
@@ -64,6 +65,8 @@ async function examine(layout: HostLayout): Promise<HostRoot> {
       }
     }
     if (!shown.some(({ path }) => path === '/')) {
+      const chroot = chrootAdvice();
+      if (chroot) throw new IsolationError('ERR_CLOISTER_ROOTFS', chroot.what, { step: 'prepare the default root', path: '/', ...chroot });
       throw new IsolationError('ERR_CLOISTER_ROOTFS', "the host's / cannot be overlaid", {
         step: 'prepare the default root',
         path: '/',

@@ -30,6 +30,10 @@ export async function makeKit(layout: HostLayout): Promise<Kit> {
   }
   plan.label('prepare what all roots share', 'tmpfs');
   plan.add('mount_setattr', [base, '', k.AT_EMPTY_PATH, mountAttr({ set: k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC })]);
+  // The superblock too, not only this mount: a sandbox that was given CAP_SYS_ADMIN could make its copy of the mount writable.
+  const context = plan.open('reconfiguration', 'fspick', [base, '', k.FSPICK_CLOEXEC | k.FSPICK_EMPTY_PATH]);
+  plan.add('fsconfig', [context, k.FSCONFIG_SET_FLAG, 'ro', null, 0]);
+  plan.add('fsconfig', [context, k.FSCONFIG_CMD_RECONFIGURE, null, null, 0]);
   plan.keep(base);
   const fdOf = await runPlan(plan);
   return { fd: fdOf(base) };

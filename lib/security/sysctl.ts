@@ -14,7 +14,7 @@ export function checkSysctl(value: unknown, namespaces: Readonly<Record<Namespac
   if (value === null || typeof value !== 'object' || Array.isArray(value)) throw optionError('sysctl', 'an object of names and values', value);
   return Object.entries(value).map(([name, setting]) => {
     const rule = namespaced.find(({ matches }) => matches.test(name));
-    if (!rule || !/^[a-z0-9_.-]+(\.[A-Za-z0-9_-]+)*$/i.test(name) || name.includes('..') || name.includes('/')) {
+    if (!rule || !/^[a-z0-9_-]+(\.[a-z0-9_-]+)+$/i.test(name)) {
       throw optionError(`sysctl.${name}`, 'the name of a sysctl that a namespace has for itself: net.*, kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*', setting);
     }
     if (namespaces[rule.namespace] !== 'new') throw optionError(`sysctl.${name}`, `nothing when namespaces.${rule.namespace} is not 'new'`, setting);

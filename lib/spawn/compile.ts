@@ -83,7 +83,7 @@ export function compile(settings: Settings, context: Context): Compiled {
     if (type === 'net' && plan.netSlot) continue;
     if (namespaces[type] === 'new' && (type !== 'user' || newUser)) plan.cloneFlags |= namespaceFlags[type];
   }
-  const parent = borrow('this process', parentPidfd());
+  plan.reportSlot = plan.slot('report pipe');
 
   plan.in('join');
   const proc = joinNamespaces(plan, settings, owner, borrow, who.privileged && kinds.user !== 'host' && namespaces.mount === 'new');
@@ -159,25 +159,17 @@ export function compile(settings: Settings, context: Context): Compiled {
   nameHost(plan, settings);
   const terminal = settings.tty && channel && pts ? openTerminal(plan, pts, channel, structs.windowSize(settings.tty.columns, settings.tty.rows)) : undefined;
   if (root) pivot(plan);
-  plan.label('enter the working directory', settings.cwd ?? '/').add('chdir', [settings.cwd ?? '/']);
-  limit(plan, settings);
   connectStreams(plan, settings, stdio, terminal, context.user, init);
+  enterDirectory(plan, settings.cwd ?? '/');
+  limit(plan, settings);
+  plan.label('leave the session keyring of the host').add('keyctl', [k.KEYCTL_JOIN_SESSION_KEYRING, null, 0, 0, 0], { tolerate: [k.ENOSYS] });
   if (settings.capabilities === 'caller') dieWithParent(plan, settings);
   else dropPrivileges(plan, settings, context.user, kinds.user);
-  if (!settings.detached) plan.label('make sure that the parent lives').add('expect_alive', [parent]);
-  const highest = settings.stdio.length + (init ? 2 : 0);
-  plan.label('close all other descriptors').add('close_range', [highest, 0xffffffff, k.CLOSE_RANGE_CLOEXEC]);
   plan.label('unblock signals').add('rt_sigprocmask', [k.SIG_SETMASK, structs.noSignals, 0, 8]);
   execute(plan, settings, init?.program);
   if (context.ids && newUser && context.ids.writer !== 'child') plan.idMap = idTexts(context.ids);
   plan.oomScoreAdj = settings.oomScoreAdj;
   return { plan, namespaces: kinds, missing };
-}
-
-let pidfd: number | undefined;
-function parentPidfd(): number {
-  pidfd ??= native().openProcess(process.pid);
-  return pidfd;
 }
 
 interface Owner {
@@ -224,8 +216,12 @@ function joinNamespaces(plan: PlanBuilder, settings: Settings, owner: Owner, bor
   });
   if (owner.user === undefined && joined.length === 0) return undefined;
   plan.joinFlags = 0;
-  // Whoever is in that pid namespace already could look into the memory that we still share with Node: ptrace(2), "dumpable".
-  if (joined.some(({ type }) => type === 'pid')) plan.label('become unreadable').add('prctl', [k.PR_SET_DUMPABLE, 0, 0, 0, 0]);
+  // Whoever is in that user or pid namespace already could open our memory, if the joiner shared it with Node: proc_pid_mem(5). It
+  // has a copy instead, which nobody may look into; to make Node itself unreadable would fail other spawns meanwhile.
+  if (owner.user !== undefined || joined.some(({ type }) => type === 'pid')) {
+    plan.ownMemory = true;
+    plan.label('become unreadable').add('prctl', [k.PR_SET_DUMPABLE, 0, 0, 0, 0]);
+  }
   const joinUser = (): void => {
     if (owner.user === undefined) return;
     const slot = owner.opened ? plan.slot('user namespace', owner.user) : borrow('user namespace', owner.user);
@@ -272,7 +268,19 @@ function resetSignals(plan: PlanBuilder, ignored: readonly number[]): void {
 
 /** Again after each change of credentials, which clears it: prctl(2), PR_SET_PDEATHSIG. */
 function dieWithParent(plan: PlanBuilder, { detached }: Settings): void {
-  if (!detached) plan.label('die with the parent').add('prctl', [k.PR_SET_PDEATHSIG, k.SIGKILL, 0, 0, 0]);
+  if (detached) return;
+  plan.label('die with the parent').add('prctl', [k.PR_SET_PDEATHSIG, k.SIGKILL, 0, 0, 0]);
+  plan.add('expect_alive', []);
+}
+
+/**
+ * A name inside may be a link to a descriptor (/proc/self/fd/9), and lead out of the root (CVE-2024-21626): such links are refused,
+ * and no descriptor but the program's own is open any more.
+ */
+function enterDirectory(plan: PlanBuilder, path: string): void {
+  plan.label('enter the working directory', path);
+  const directory = plan.open('working directory', 'openat2', [cwd, path, structs.openHow(k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, k.RESOLVE_NO_MAGICLINKS)]);
+  plan.add('fchdir', [directory]);
 }
 
 function becomeRoot(plan: PlanBuilder, ids: Ids): void {
@@ -327,21 +335,28 @@ function limit(plan: PlanBuilder, { rlimits, umask }: Settings): void {
   plan.label('set the umask').add('umask', [umask]);
 }
 
-function connectStreams(plan: PlanBuilder, settings: Settings, stdio: readonly Slot[], terminal: Slot | undefined, user: UserSetting, init: { status: Slot; socket: Slot } | undefined): void {
+function connectStreams(plan: PlanBuilder, settings: Settings, stdio: readonly Slot[], terminal: Slot | undefined, user: UserSetting, init: { program: Slot; status: Slot; socket: Slot } | undefined): void {
   if (terminal) {
     // So that the program can open its terminal by name once more.
     plan.label('connect the terminal').add('fchownat', [terminal, '', user.uid, user.gid, k.AT_EMPTY_PATH]);
   }
   plan.label('connect the streams');
   for (const index of settings.stdio.keys()) plan.add('dup3', [terminal && index < 3 ? terminal : (stdio[index] as Slot), index, 0]);
+  let next = settings.stdio.length;
   if (init) {
-    plan.add('dup3', [init.status, settings.stdio.length, 0]);
-    plan.add('dup3', [init.socket, settings.stdio.length + 1, 0]);
+    plan.add('dup3', [init.status, next++, 0]);
+    plan.add('dup3', [init.socket, next++, 0]);
+    plan.add('dup3', [init.program, next, k.O_CLOEXEC], { out: init.program });
+    next++;
   }
   // A session of its own: no terminal of ours to push input into (CVE-2017-5226). With init, it is the program that has one.
-  if (init) return;
-  plan.label('begin a session').add('setsid', []);
-  if (terminal) plan.add('ioctl_number', [terminal, k.TIOCSCTTY, 0]);
+  if (!init) {
+    plan.label('begin a session').add('setsid', []);
+    if (terminal) plan.add('ioctl_number', [terminal, k.TIOCSCTTY, 0]);
+  }
+  plan.label('close all other descriptors').add('dup3', [plan.reportSlot as Slot, next++, k.O_CLOEXEC]);
+  // Really closed and not only at exec, which may be led to one of them by a link: /proc/self/fd/9 as a program or directory.
+  plan.add('close_range', [next, 0xffffffff, 0]);
 }
 
 function dropPrivileges(plan: PlanBuilder, settings: Settings, user: UserSetting, userNamespace: 'new' | 'host' | 'joined'): void {

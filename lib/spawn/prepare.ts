@@ -44,7 +44,7 @@ export async function prepare(settings: Settings, streams: Pick<Streams, 'child'
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
     const found = await findAll(settings, releases, given, whole);
-    const init = settings.init ? openInit(settings.stdio.length + 2) : undefined;
+    const init = settings.init ? openInit(settings.stdio.length + 4) : undefined;
     if (init) given.push(init.child.program, init.child.status, init.child.pidfdSocket);
     if (init) own(init.child.status, found.ids);
     ownPipes(settings, streams, found);
