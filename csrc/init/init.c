@@ -141,6 +141,8 @@ static void wait_for_orphans(void) {
 __attribute__((used)) static void start(long* stack) {
   char** words = (char**)(stack + 1);
   char** envp = words + stack[0] + 1;
+  // The program may have our uid: it must not look into us, nor we be the memory it writes to.
+  call(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
   if (stack[0] < 6) {
     for (;;)
       if (call(SYS_wait4, -1, 0, __WALL, 0, 0) == -ECHILD) wait_for_orphans();
@@ -149,8 +151,6 @@ __attribute__((used)) static void start(long* stack) {
   char** paths = words + 5;
   char** argv = paths + count;
 
-  // The program may have our uid: it must not look into us, nor we be the memory it writes to.
-  call(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
   call(SYS_fcntl, status, F_SETFD, FD_CLOEXEC, 0, 0);
   call(SYS_fcntl, socket, F_SETFD, FD_CLOEXEC, 0, 0);
   int pipe[2];

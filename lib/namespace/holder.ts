@@ -4,6 +4,7 @@ import { checked, native } from '../native.js';
 import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { explainFailure } from '../plan/failure.js';
+import { capabilityData, capabilityHeader } from '../plan/structs.js';
 import type { Ids } from '../security/id-map.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
 import { mapIds } from './create.js';
@@ -32,6 +33,8 @@ export function holdByInit(
   if (type === 'time') writeTimeOffsets(plan, { monotonic: timeOffsets?.monotonic ?? 0, boottime: timeOffsets?.boottime ?? 0 });
   plan.label('die with the parent').add('prctl', [k.PR_SET_PDEATHSIG, k.SIGKILL, 0, 0, 0]);
   plan.add('expect_alive', []);
+  plan.label('drop capabilities').add('capset', [capabilityHeader(), capabilityData(0n, 0n, 0n)]);
+  plan.add('prctl', [k.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0]);
   plan.label('close all descriptors').add('close_range', [0, 0xffffffff, k.CLOSE_RANGE_CLOEXEC]);
   plan.label('execute init').add('execveat', [init, '', ['cloister-init'], [], k.AT_EMPTY_PATH]);
   return new Promise((resolve, reject) => {

@@ -1,4 +1,5 @@
-import { lstatSync, readdirSync, readlinkSync, statSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync, readlinkSync, realpathSync, statSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { type MountInfo, mountTable } from '../host/mountinfo.js';
 
 // What of the host's tree becomes the default root, and what does not.
@@ -9,7 +10,8 @@ export const hiddenDirectories = ['/home', '/root', '/run', '/tmp', '/var/tmp'] 
 const hiddenFiles = [
   '/etc/shadow', '/etc/shadow-', '/etc/gshadow', '/etc/gshadow-', '/etc/security/opasswd', '/etc/sudoers', '/etc/krb5.keytab',
   '/etc/ssh/ssh_host_rsa_key', '/etc/ssh/ssh_host_ecdsa_key', '/etc/ssh/ssh_host_ed25519_key', '/etc/ssl/private',
-  '/var/lib/cloister', '/.dockerenv',
+  '/var/backups/shadow.bak', '/var/backups/gshadow.bak', '/var/cache/debconf/passwords.dat', '/var/lib/systemd/credential.secret',
+  '/var/lib/cloister',
 ] as const;
 /** Mounted anew for each sandbox. */
 const kernelDirectories = ['/dev', '/proc', '/sys'] as const;
@@ -49,10 +51,13 @@ function read(table: readonly MountInfo[], hide: readonly string[]): HostLayout 
   const hidden: HostLayout['hidden'][number][] = [];
   for (const path of [...hiddenDirectories, ...hiddenFiles, ...hide]) {
     try {
-      const status = lstatSync(path);
-      hidden.push({ path, kind: status.isDirectory() ? 'directory' : 'file', mode: status.mode & 0o7777 });
+      // What a link leads to is what has to be hidden: /home is /var/home on some hosts.
+      const real = realpathSync(path);
+      const status = lstatSync(real);
+      hidden.push({ path: real, kind: status.isDirectory() ? 'directory' : 'file', mode: status.mode & 0o7777 });
     } catch {
-      // What does not exist, or cannot be seen, needs no hiding.
+      // Not there, but it may be before long.
+      if (!(hiddenDirectories as readonly string[]).includes(path) && existsSync(dirname(path))) hidden.push({ path, kind: 'file', mode: 0 });
     }
   }
   const unseen = [...hidden.map(({ path }) => path), ...kernelDirectories];

@@ -39,10 +39,10 @@ export function mountSys(plan: PlanBuilder, root: Slot, path: string, from: 'new
 }
 
 /**
- * Covers what a path shows: a directory by an empty one (`blank`, seen from `from`), anything else by /dev/null. Paths that are not there are passed over,
+ * Covers what a path shows: a directory by an empty one (`blank`, seen from `from`), anything else by /dev/null (`nothing`, or the host's). Paths that are not there are passed over,
  * as runtime-spec says.
  */
-export function maskPaths(plan: PlanBuilder, root: Slot, paths: readonly string[], from: Slot, blank: string): void {
+export function maskPaths(plan: PlanBuilder, root: Slot, paths: readonly string[], from: Slot, blank: string, nothing: string | undefined): void {
   const target = plan.slot('path to mask');
   const over = plan.slot('mask');
   const look = (path: string, flags: number, tolerate: number[]): Step =>
@@ -58,7 +58,7 @@ export function maskPaths(plan: PlanBuilder, root: Slot, paths: readonly string[
       covered = cover(from, blank, blank === '' ? k.AT_EMPTY_PATH : 0);
     });
     plan.unless(covered as Step, 'done', () => {
-      plan.unless(look(path, 0, [k.ENOENT, k.ENOTDIR]), 'tolerated', () => cover(cwd, '/dev/null', 0));
+      plan.unless(look(path, 0, [k.ENOENT, k.ENOTDIR]), 'tolerated', () => (nothing === undefined ? cover(cwd, '/dev/null', 0) : cover(from, nothing, 0)));
     });
   }
 }

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { chmodSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
@@ -303,11 +302,10 @@ export interface RootUse extends Made {
 }
 
 function makeDiskUpper(): string {
-  const privileged = caller().privileged;
-  const parent = privileged ? '/var/lib/cloister' : join(process.env['XDG_CACHE_HOME'] ?? tmpdir(), `cloister-${caller().uid}`);
-  const directory = join(parent, `upper-${process.pid}-${randomBytes(6).toString('hex')}`);
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
-  return directory;
+  // In a directory that anybody may write to, only a new one is ours: mkdtemp(3) makes it with mode 0700.
+  if (!caller().privileged) return mkdtempSync(join(tmpdir(), 'cloister-upper-'));
+  mkdirSync('/var/lib/cloister', { recursive: true, mode: 0o700 });
+  return mkdtempSync('/var/lib/cloister/upper-');
 }
 
 /** Directories without permissions are a program's, or overlayfs's own (ovl_workdir_create): root alone could remove them. */

@@ -20,7 +20,8 @@ export interface Ids {
   readonly userns: number | undefined;
   /** One more user of it: a range goes back when the last has released it. */
   retain(): Ids;
-  release(): void;
+  /** `mayLive`: a process with these ids may outlive the sandbox. */
+  release(mayLive?: boolean): void;
 }
 
 /** What a process without a user namespace of its own has: every id as it is. */
@@ -37,6 +38,24 @@ export async function idsOfNamespace(namespace: UserNamespace): Promise<Ids> {
     map.catch(() => joinedMaps.delete(namespace));
   }
   return fixedIds(await map, 'parent', namespace.fd);
+}
+
+/** Ids that are given back when the last of their users has released them. */
+export function countedIds(map: IdMap, writer: Ids['writer'], userns: number | undefined, giveBack: (mayLive: boolean) => void): Ids {
+  let users = 0;
+  let spent = false;
+  const retain = (): Ids => {
+    users++;
+    let released = false;
+    const release = (mayLive = false): void => {
+      if (released) return;
+      released = true;
+      spent ||= mayLive;
+      if (--users === 0) giveBack(spent);
+    };
+    return { map, writer, userns, retain, release };
+  };
+  return retain();
 }
 
 /** Ids that need not be given back. */
@@ -101,7 +120,8 @@ function ownIds(caller: Caller, { uid, gid }: { uid: number; gid: number }): Ids
   return fixedIds(map, caller.mayMapRanges ? 'parent' : 'child', undefined);
 }
 
-const kept = new Map<string, { userns: number }>();
+/** The namespaces of maps that were given, for as long as somebody uses them. */
+const kept = new Map<string, Promise<Ids>>();
 
 async function givenIds(map: IdMap, caller: Caller): Promise<Ids> {
   if (!caller.mayMapRanges) {
@@ -110,18 +130,17 @@ async function givenIds(map: IdMap, caller: Caller): Promise<Ids> {
     return fixedIds(map, itself ? 'child' : 'helpers', undefined);
   }
   const key = mapText(map.uids) + mapText(map.gids);
-  let known = kept.get(key);
-  if (!known) {
-    known = { userns: await userNamespaceWith(map) };
-    kept.set(key, known);
-    // The oldest goes; a plan under way holds a duplicate.
-    const [oldest] = kept.keys();
-    if (kept.size > 16 && oldest !== undefined) {
-      native().close(kept.get(oldest)?.userns ?? -1);
-      kept.delete(oldest);
-    }
-  }
-  return fixedIds(map, 'parent', known.userns);
+  const known = kept.get(key);
+  if (known) return (await known).retain();
+  const made = userNamespaceWith(map).then((userns) =>
+    countedIds(map, 'parent', userns, () => {
+      kept.delete(key);
+      native().close(userns);
+    }),
+  );
+  kept.set(key, made);
+  made.catch(() => kept.delete(key));
+  return made;
 }
 
 /** A descriptor of a user namespace without processes that has this map: mount_setattr(2) takes its ids from one. */

@@ -3,7 +3,7 @@ import { IsolationError } from '../errors.js';
 import { idsHere } from '../host/caller.js';
 import { native } from '../native.js';
 import type { IdMap } from '../namespace/types.js';
-import { type Ids, userNamespaceWith } from './id-map.js';
+import { countedIds, type Ids, userNamespaceWith } from './id-map.js';
 
 // Ranges of 65,536 ids that no other sandbox of this machine has. Whoever uses one holds a lock on its byte of one file: an
 // open file description lock, which the kernel takes away with the last of its holder's descriptors, so also after SIGKILL.
@@ -21,6 +21,8 @@ interface Range {
 
 let lockFile: number | undefined;
 const spare: Range[] = [];
+/** A lock does not conflict with our own: what is ours is known here only. */
+const held = new Set<number>();
 const mostSpare = 64;
 let available: boolean | undefined;
 let next = process.pid % ranges;
@@ -32,20 +34,12 @@ export async function leaseRange(): Promise<Ids | undefined> {
   const range = spare.pop() ?? (await claim());
   const outside = first + range.index * count;
   const map: IdMap = { uids: [{ inside: 0, outside, count }], gids: [{ inside: 0, outside, count }] };
-  let users = 0;
-  const retain = (): Ids => {
-    users++;
-    let released = false;
-    const release = (): void => {
-      if (released) return;
-      released = true;
-      if (--users > 0) return;
-      if (spare.length < mostSpare) spare.push(range);
-      else giveBack(range);
-    };
-    return { map, writer: 'parent', userns: range.userns, retain, release };
-  };
-  return retain();
+  return countedIds(map, 'parent', range.userns, (mayLive) => {
+    // What may still live has these ids: nobody else gets them while we are there.
+    if (mayLive) native().close(range.userns);
+    else if (spare.length < mostSpare) spare.push(range);
+    else giveBack(range);
+  });
 }
 
 function mapped(kind: 'uid' | 'gid'): boolean {
@@ -59,12 +53,14 @@ async function claim(): Promise<Range> {
     const index = next;
     next = (next + 1) % ranges;
     if (taken.some(([start, end]) => first + index * count < end && first + (index + 1) * count > start)) continue;
-    if (native().lockRange(lockFile, index, 1) < 0) continue;
+    if (held.has(index) || native().lockRange(lockFile, index, 1) < 0) continue;
+    held.add(index);
     const outside = first + index * count;
     const whole = [{ inside: 0, outside, count }];
     try {
       return { index, userns: await userNamespaceWith({ uids: whole, gids: whole }) };
     } catch (error) {
+      held.delete(index);
       native().unlockRange(lockFile, index, 1);
       throw error;
     }
@@ -77,6 +73,7 @@ async function claim(): Promise<Range> {
 }
 
 function giveBack(range: Range): void {
+  held.delete(range.index);
   native().close(range.userns);
   if (lockFile !== undefined) native().unlockRange(lockFile, range.index, 1);
 }

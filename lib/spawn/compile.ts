@@ -2,13 +2,13 @@
 
 import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
-import { native } from '../native.js';
+import { checked, native } from '../native.js';
 import { ownUserNamespace } from '../namespace/create.js';
 import { namespaceFlags, namespaceTypes } from '../namespace/flags.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
 import { bringUpLoopback } from '../network/loopback.js';
-import { PlanBuilder } from '../plan/builder.js';
+import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import * as structs from '../plan/structs.js';
@@ -47,14 +47,13 @@ export interface Context {
 }
 
 export interface Compiled {
-  readonly plan: PlanBuilder;
   readonly namespaces: Readonly<Record<NamespaceType, 'new' | 'host' | 'joined'>>;
   readonly missing: readonly string[];
 }
 
-export function compile(settings: Settings, context: Context): Compiled {
+/** Adds all steps. If it throws, what the plan has been given is the caller's to close. */
+export function compile(plan: PlanBuilder, settings: Settings, context: Context): Compiled {
   const { namespaces } = settings;
-  const plan = new PlanBuilder();
   // Never 0, which means a plan without a child.
   plan.cloneFlags = k.CLONE_PIDFD;
   const who = caller();
@@ -66,7 +65,7 @@ export function compile(settings: Settings, context: Context): Compiled {
     status: plan.slot('status', context.init.status),
     socket: plan.slot('pidfd socket', context.init.pidfdSocket),
   };
-  const borrow = (name: string, fd: number): Slot => plan.slot(name, native().duplicate(fd, 64));
+  const borrow = (name: string, fd: number): Slot => plan.slot(name, checked(native().duplicate(fd, 64), 'fcntl', 'borrow a descriptor'));
 
   const owner = ownerOf(settings, context);
   const kinds = Object.fromEntries(
@@ -149,8 +148,8 @@ export function compile(settings: Settings, context: Context): Compiled {
     pts = mountDev(plan, root, dev, namespaces.ipc === 'new');
     mounts?.(root);
     plan.label('make an empty directory for masks');
-    if (kit) maskPaths(plan, root, settings.maskedPaths, kit, 'blank');
-    else maskPaths(plan, root, settings.maskedPaths, newFilesystem(plan, 'tmpfs', { mode: '0555' }, k.MOUNT_ATTR_RDONLY), '');
+    if (kit) maskPaths(plan, root, settings.maskedPaths, kit, 'blank', 'dev/null');
+    else maskPaths(plan, root, settings.maskedPaths, newFilesystem(plan, 'tmpfs', { mode: '0555' }, k.MOUNT_ATTR_RDONLY), '', undefined);
     writeSysctls(plan, root, settings.sysctl);
     readonlyPaths(plan, root, settings.readonlyPaths);
     if (settings.readonly) makeReadonly(plan, root);
@@ -169,7 +168,7 @@ export function compile(settings: Settings, context: Context): Compiled {
   execute(plan, settings, init?.program);
   if (context.ids && newUser && context.ids.writer !== 'child') plan.idMap = idTexts(context.ids);
   plan.oomScoreAdj = settings.oomScoreAdj;
-  return { plan, namespaces: kinds, missing };
+  return { namespaces: kinds, missing };
 }
 
 interface Owner {

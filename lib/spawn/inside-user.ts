@@ -17,11 +17,11 @@ export async function lookUpUser(name: string, rootfs: RootUse | string | undefi
   const isNumber = /^\d+$/.test(userName);
   const entry = passwd.find(([entryName, , uid]) => (isNumber ? Number(uid) === Number(userName) : entryName === userName));
   if (!entry && !isNumber) throw unknown('user', userName, '/etc/passwd');
-  const uid = isNumber ? Number(userName) : id(entry?.[2], userName, '/etc/passwd');
+  const uid = isNumber ? id(userName, userName, 'option user') : id(entry?.[2], userName, '/etc/passwd');
   const ownGid = entry ? id(entry[3], userName, '/etc/passwd') : 0;
   const group = entries(await readInside('/etc/group', rootfs));
   if (groupName !== undefined) {
-    if (/^\d+$/.test(groupName)) return { uid, gid: Number(groupName), groups: [] };
+    if (/^\d+$/.test(groupName)) return { uid, gid: id(groupName, groupName, 'option user'), groups: [] };
     const found = group.find(([entryName]) => entryName === groupName);
     if (!found) throw unknown('group', groupName, '/etc/group');
     return { uid, gid: id(found[2], groupName, '/etc/group'), groups: [] };

@@ -1,4 +1,4 @@
-import { fchmodSync } from 'node:fs';
+import { accessSync, constants, fchmodSync } from 'node:fs';
 import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import { checked, native } from '../native.js';
@@ -6,7 +6,7 @@ import { ownUserNamespace } from '../namespace/create.js';
 import type { UserNamespace } from '../namespace/kinds.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
-import type { PlanBuilder } from '../plan/builder.js';
+import { PlanBuilder } from '../plan/builder.js';
 import { explanationOf } from '../plan/explain.js';
 import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
 import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
@@ -41,14 +41,15 @@ export async function prepare(settings: Settings, streams: Pick<Streams, 'child'
     for (const give of releases.splice(0)) give();
   };
   const given = [...streams.child];
+  const plan = new PlanBuilder();
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
     const found = await findAll(settings, releases, given, whole);
-    const init = settings.init ? openInit(settings.stdio.length + 4) : undefined;
-    if (init) given.push(init.child.program, init.child.status, init.child.pidfdSocket);
+    const init = settings.init || needsInit(settings, found.ids) ? openInit(settings.stdio.length + 4) : undefined;
+    if (init) given.push(...Object.values(init.child), ...Object.values(init.ours));
     if (init) own(init.child.status, found.ids);
     ownPipes(settings, streams, found);
-    const { plan, namespaces, missing } = compile(settings, {
+    const { namespaces, missing } = compile(plan, settings, {
       ...found,
       stdio: streams.child,
       terminalChannel: streams.terminal?.theirs,
@@ -70,7 +71,7 @@ export async function prepare(settings: Settings, streams: Pick<Streams, 'child'
       },
     };
   } catch (error) {
-    for (const fd of given) native().close(fd);
+    for (const fd of new Set([...given, ...plan.slots()])) if (fd >= 0) native().close(fd);
     release();
     throw error;
   }
@@ -97,7 +98,9 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
   if (ready) given.push(...descriptorsOf(ready));
   const joined = await joinedIds(settings);
   const ids = ready?.ids ?? (newIds ? await chooseIds(settings, roots) : (joined ?? hostIds));
-  releases.push(() => ids.release());
+  // What is not in a pid namespace of its own, or detached, can outlive what we know of it.
+  const mayLive = settings.namespaces.pid !== 'new' || settings.detached;
+  releases.push(() => ids.release(mayLive));
   const uses: RootUse[] = [];
   for (const root of roots) {
     const use = await root.use(ids);
@@ -115,6 +118,28 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
     bindUserns.set(mount, fd);
   }
   return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns };
+}
+
+/**
+ * Until exec the child is this process's node: /proc/self/exe, as a program or on its first line, leads to the host's file, and who
+ * may write to that could change it from inside (CVE-2019-5736). Then the program is started by our init, from a sealed memfd.
+ */
+function needsInit({ namespaces }: Settings, ids: Ids | undefined): boolean {
+  if (namespaces.pid !== 'new') return false;
+  const { uid } = caller();
+  const isCaller = ids === undefined || ids.map.uids.some(({ outside: from, count }) => uid >= from && uid < from + count);
+  return isCaller && ownProgramIsWritable();
+}
+
+let programIsWritable: boolean | undefined;
+function ownProgramIsWritable(): boolean {
+  try {
+    if (programIsWritable === undefined) accessSync(process.execPath, constants.W_OK);
+    programIsWritable ??= true;
+  } catch {
+    programIsWritable = false;
+  }
+  return programIsWritable;
 }
 
 /**

@@ -353,7 +353,7 @@ function mountOf(value: unknown, option: string): MountSetting {
       return {
         type: 'file',
         target,
-        contents: typeof mount.contents === 'string' ? Buffer.from(mount.contents) : mount.contents,
+        contents: typeof mount.contents === 'string' ? Buffer.from(mount.contents) : Uint8Array.from(mount.contents),
         mode: mount.mode === undefined ? 0o644 : check.integer(mount.mode, `${option}.mode`, 0, 0o777),
       };
     case 'overlay':
