@@ -2,6 +2,7 @@ import { fstatSync } from 'node:fs';
 import { IsolationError, optionError } from '../errors.js';
 import { checked, native } from '../native.js';
 import type { IsolatedProcess, Run } from '../spawn/types.js';
+import { quoted } from '../spawn/validate.js';
 import { create } from './create.js';
 import { namespaceFiles, namespaceFlags, namespaceTypes } from './flags.js';
 import { pin } from './pin.js';
@@ -112,7 +113,7 @@ export class Namespace<T extends NamespaceType = NamespaceType> implements Dispo
 }
 
 function checkType(type: unknown): void {
-  if (!namespaceTypes.includes(type as NamespaceType)) throw optionError('type', namespaceTypes.map((name) => `'${name}'`).join(' or '), type);
+  if (!namespaceTypes.includes(type as NamespaceType)) throw optionError('type', quoted(namespaceTypes), type);
 }
 
 export function openNamespaceOf<T extends NamespaceType>(pid: number, type: T): NamespaceByType[T] {

@@ -140,7 +140,7 @@ export function ordinaryHostRoot(plan: PlanBuilder, root: HostRoot, space: Upper
       plan.label('show a file of the host', entry.path);
       plan.add('open_tree', [cwd, entry.path, k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC], { out: slots.copy });
       // A file cannot be overlaid, so it must not be written to: it is the host's own.
-      plan.add('mount_setattr', [slots.copy, '', k.AT_EMPTY_PATH, mountAttr({ set: k.MOUNT_ATTR_RDONLY })]);
+      plan.add('mount_setattr', [slots.copy, '', k.AT_EMPTY_PATH, mountAttr({ set: k.MOUNT_ATTR_RDONLY, propagation: k.MS_PRIVATE })]);
       plan.add('move_mount', [slots.copy, '', base, entry.path.slice(1), k.MOVE_MOUNT_F_EMPTY_PATH]);
       plan.add('close', [slots.copy]);
     }

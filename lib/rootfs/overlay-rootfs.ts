@@ -12,7 +12,7 @@ import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
-import { checkIdMap, type Ids, idsFor, outside, sameMap } from '../security/id-map.js';
+import { checkIdMap, type Ids, idsFor, rootOutside, sameMap } from '../security/id-map.js';
 import * as check from '../spawn/validate.js';
 import { parseBytes } from '../units.js';
 import { cloneMount, openDirectory } from './filesystem.js';
@@ -148,7 +148,7 @@ export class OverlayRootfs implements AsyncDisposable {
 
   async #makePrivileged(ids: Ids, trial: boolean): Promise<Made> {
     const plan = new PlanBuilder().in('parent');
-    const owner = { uid: outside(ids.map.uids, 0) ?? 0, gid: outside(ids.map.gids, 0) ?? 0 };
+    const owner = rootOutside(ids.map);
     const userns = ids.userns === undefined ? undefined : native().duplicate(ids.userns, 0);
     if (userns !== undefined) plan.slot('user namespace', userns);
     const { mounts, missing } = await this.#overlays(plan, owner, userns, false, trial);

@@ -5,7 +5,7 @@ import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
-import { type Ids, idsFor, outside } from '../security/id-map.js';
+import { type Ids, idsFor, rootOutside } from '../security/id-map.js';
 import { type HostRoot, privilegedHostRoot } from './host-root.js';
 import { newSysfs } from './kernel-filesystems.js';
 import { tmpfsUpper, type UpperSpace } from './overlay.js';
@@ -108,7 +108,7 @@ function readyNetwork(plan: PlanBuilder): { net: Slot; sysfs: Slot } {
 
 /** Steps of the parent. `userns` is a descriptor that stays open until they have run. */
 export function defaultRoot(plan: PlanBuilder, root: HostRoot, ids: Ids | undefined, userns: number | undefined): RootMount[] {
-  const owner: UpperSpace['owner'] = ids && { uid: outside(ids.map.uids, 0) ?? 0, gid: outside(ids.map.gids, 0) ?? 0 };
+  const owner: UpperSpace['owner'] = ids && rootOutside(ids.map);
   const kit = plan.slot('kit', native().duplicate(root.kit?.fd ?? -1, 64));
   return privilegedHostRoot(plan, root, kit, tmpfsUpper(plan, defaultUpperSize, owner), userns);
 }

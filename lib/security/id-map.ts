@@ -66,7 +66,14 @@ function fixedIds(map: IdMap, writer: Ids['writer'], userns: number | undefined)
 
 export function checkIdMap(value: unknown, option: string): 'auto' | 'self' | IdMap {
   if (value === 'auto' || value === 'self') return value;
-  const { uids, gids } = (value ?? {}) as Partial<IdMap>;
+  if (value === null || typeof value !== 'object') throw optionError(option, "'auto', 'self', or { uids, gids } of ranges", value);
+  return checkRangesOf(value, option);
+}
+
+/** Ranges alone: where 'auto' means nothing. */
+export function checkRangesOf(value: unknown, option: string): IdMap {
+  if (value === null || typeof value !== 'object') throw optionError(option, '{ uids, gids } of ranges', value);
+  const { uids, gids } = value as Partial<IdMap>;
   return { uids: checkRanges(uids, `${option}.uids`), gids: checkRanges(gids, `${option}.gids`) };
 }
 
@@ -101,6 +108,12 @@ export function mapText(ranges: readonly IdRange[]): string {
 export function outside(ranges: readonly IdRange[], id: number): number | undefined {
   const range = ranges.find(({ inside, count }) => id >= inside && id < inside + count);
   return range && range.outside + (id - range.inside);
+}
+
+/** Whose files are that are made for a sandbox: its root's, or where it has none, those of the first id that it has. */
+export function rootOutside({ uids, gids }: IdMap): { uid: number; gid: number } {
+  const first = (ranges: readonly IdRange[]): number => outside(ranges, 0) ?? ranges[0]?.outside ?? 0;
+  return { uid: first(uids), gid: first(gids) };
 }
 
 const one = (inside: number, outsideId: number): IdRange => ({ inside, outside: outsideId, count: 1 });

@@ -20,7 +20,7 @@ import { overlay, tmpfsUpper } from '../rootfs/overlay.js';
 import type { RootUse } from '../rootfs/overlay-rootfs.js';
 import { defaultRoot, defaultUpperSize, type Ready } from '../rootfs/ready.js';
 import { attachRoot, makePrivate, makeReadonly, pivot, type RootMount } from '../rootfs/root-mount.js';
-import { type Ids, idTexts, outside } from '../security/id-map.js';
+import { type Ids, idTexts, outside, rootOutside } from '../security/id-map.js';
 import { writeOwnIdMap } from '../security/own-id-map.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
 import { addMounts } from './mounts.js';
@@ -43,6 +43,8 @@ export interface Context {
   readonly stdio: readonly number[];
   /** A socket for the terminal's master. */
   readonly terminalChannel: number | undefined;
+  /** As it was last asked for. */
+  readonly terminalSize: { readonly columns: number; readonly rows: number } | undefined;
   readonly init: { readonly program: number; readonly status: number; readonly pidfdSocket: number } | undefined;
 }
 
@@ -106,7 +108,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
       }
       missing = context.rootUse.missing;
     } else if (privileged) {
-      const ownerIds = context.ids ? { uid: outside(context.ids.map.uids, 0) ?? 0, gid: outside(context.ids.map.gids, 0) ?? 0 } : undefined;
+      const ownerIds = context.ids && rootOutside(context.ids.map);
       plan.in('parent');
       if (typeof settings.rootfs === 'string') made.push(directoryRoot(plan, settings.rootfs, settings.readonly, usernsFd, ownerIds));
       else if (context.hostRoot) {
@@ -156,7 +158,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   }
   if (namespaces.net === 'new' && !plan.netSlot) bringUpLoopback(plan);
   nameHost(plan, settings);
-  const terminal = settings.tty && channel && pts ? openTerminal(plan, pts, channel, structs.windowSize(settings.tty.columns, settings.tty.rows)) : undefined;
+  const terminal = settings.tty && channel && pts ? openTerminal(plan, pts, channel, structs.windowSize(context.terminalSize?.columns ?? settings.tty.columns, context.terminalSize?.rows ?? settings.tty.rows)) : undefined;
   if (root) pivot(plan);
   connectStreams(plan, settings, stdio, terminal, context.user, init);
   enterDirectory(plan, settings.cwd ?? '/');

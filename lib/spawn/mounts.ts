@@ -80,8 +80,6 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
         const base = newFilesystem(plan, 'tmpfs', { mode: '0755', size: String(mount.contents.byteLength + 4096) }, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV);
         const file = plan.open('file', 'openat', [base, 'file', k.O_WRONLY | k.O_CREAT | k.O_EXCL | k.O_CLOEXEC, mount.mode]);
         plan.add('write', [file, mount.contents]);
-        // At once: a program that is open for writing cannot be executed (ETXTBSY).
-        plan.add('close', [file]);
         plan.release(file);
         const copy = plan.open('file mount', 'open_tree', [base, 'file', k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC]);
         place(root, copy, 'file');

@@ -53,6 +53,7 @@ export async function prepare(settings: Settings, streams: Pick<Streams, 'child'
       ...found,
       stdio: streams.child,
       terminalChannel: streams.terminal?.theirs,
+      terminalSize: streams.terminal?.stream?.size,
       init: init?.child,
     });
     return {

@@ -3,7 +3,7 @@
 import { isAbsolute, normalize } from 'node:path';
 import { Stream } from 'node:stream';
 import { optionError } from '../errors.js';
-import { checkIdMap } from '../security/id-map.js';
+import { checkIdMap, checkRangesOf } from '../security/id-map.js';
 import { capabilityMask, type CapabilitySets } from '../security/capabilities.js';
 import type { Capability, Rlimit } from '../security/types.js';
 import { rlimitNumbers } from '../security/rlimits.js';
@@ -141,7 +141,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     readonlyPaths: options.readonlyPaths === undefined ? defaultReadonlyPaths : check.list(options.readonlyPaths, 'readonlyPaths', check.absolutePath),
     rlimits: options.rlimits === undefined ? [] : rlimitsOf(options.rlimits),
     sysctl: options.sysctl === undefined ? [] : checkSysctl(options.sysctl, namespaces),
-    umask: options.umask === undefined ? 0o022 : check.integer(options.umask, 'umask', 0, 0o777),
+    umask: options.umask === undefined ? 0o022 : check.mode(options.umask, 'umask', 0o777),
     oomScoreAdj: options.oomScoreAdj === undefined ? undefined : check.integer(options.oomScoreAdj, 'oomScoreAdj', -1000, 1000),
     stdio,
     tty,
@@ -176,7 +176,8 @@ function namespacesOf(options: SpawnOptions): Record<NamespaceType, NamespaceCho
       if (choice.type !== type) throw optionError(`namespaces.${type}`, `a ${type} namespace`, choice);
       result[type] = choice;
     } else {
-      result[type] = choice === undefined ? fallback : check.oneOf(choice, `namespaces.${type}`, ['new', 'host']);
+      if (choice !== undefined && choice !== 'new' && choice !== 'host') throw optionError(`namespaces.${type}`, `'new', 'host' or a ${type} namespace`, choice);
+      result[type] = choice ?? fallback;
     }
   }
   const { network } = options;
@@ -233,7 +234,7 @@ function userOf(value: SpawnOptions['user']): UserSetting | string {
     const numeric = /^(\d+)(?::(\d+))?$/.exec(value);
     return numeric ? userOf({ uid: Number(numeric[1]), ...(numeric[2] === undefined ? {} : { gid: Number(numeric[2]) }) }) : value;
   }
-  check.record(value, 'user');
+  if (value === null || typeof value !== 'object') throw optionError('user', "a name, 'name:group', or { uid, gid, groups }", value);
   check.onlyKeys(value, 'user', ['uid', 'gid', 'groups']);
   const id = (number: unknown, option: string): number => check.integer(number, option, 0, 0xfffffffe);
   return {
@@ -251,7 +252,8 @@ function capabilitiesOf(value: SpawnOptions['capabilities'], user: UserSetting |
     const kept = typeof user === 'string' || user.uid !== 0 ? mask : 0n;
     return { bounding: mask, effective: mask, permitted: mask, inheritable: kept, ambient: kept };
   }
-  const sets = check.record(value, 'capabilities');
+  if (value === null || typeof value !== 'object') throw optionError('capabilities', 'an array of names, or an object of the five sets', value);
+  const sets = value as Record<string, unknown>;
   const names = ['bounding', 'effective', 'permitted', 'inheritable', 'ambient'] as const;
   check.onlyKeys(sets, 'capabilities', names);
   const mask = (set: (typeof names)[number]): bigint =>
@@ -266,6 +268,7 @@ function rlimitsOf(value: NonNullable<SpawnOptions['rlimits']>): Settings['rlimi
   check.record(value, 'rlimits');
   check.onlyKeys(value, 'rlimits', Object.keys(rlimitNumbers));
   return Object.entries(value).map(([name, limit]) => {
+    if (typeof limit === 'object' && limit !== null) check.onlyKeys(limit, `rlimits.${name}`, ['soft', 'hard']);
     const { soft, hard } = typeof limit === 'object' && limit !== null ? limit : { soft: limit, hard: limit };
     for (const number of [soft, hard]) {
       if (typeof number !== 'number' || !(number >= 0) || (Number.isFinite(number) && !Number.isInteger(number))) {
@@ -280,7 +283,7 @@ function rlimitsOf(value: NonNullable<SpawnOptions['rlimits']>): Settings['rlimi
 function ttyOf(value: SpawnOptions['tty']): Settings['tty'] {
   if (value === undefined || value === false) return undefined;
   if (value === true) return { columns: 80, rows: 24 };
-  check.record(value, 'tty');
+  if (value === null || typeof value !== 'object') throw optionError('tty', 'true, false or { columns, rows }', value);
   check.onlyKeys(value, 'tty', ['columns', 'rows']);
   return { columns: check.integer(value.columns, 'tty.columns', 1, 65535), rows: check.integer(value.rows, 'tty.rows', 1, 65535) };
 }
@@ -337,7 +340,7 @@ function mountOf(value: unknown, option: string): MountSetting {
         source: check.absolutePath(mount.source, `${option}.source`),
         readonly: mount.readonly === undefined ? false : check.flag(mount.readonly, `${option}.readonly`),
         recursive: mount.recursive === undefined ? true : check.flag(mount.recursive, `${option}.recursive`),
-        idMap: mount.idMap === undefined ? undefined : (checkIdMap(mount.idMap, `${option}.idMap`) as IdMap),
+        idMap: mount.idMap === undefined ? undefined : checkRangesOf(mount.idMap, `${option}.idMap`),
       };
     case 'tmpfs':
       keys('size', 'mode');
@@ -345,7 +348,7 @@ function mountOf(value: unknown, option: string): MountSetting {
         type: 'tmpfs',
         target,
         size: mount.size === undefined ? undefined : parseBytes(mount.size, `${option}.size`),
-        mode: mount.mode === undefined ? 0o755 : check.integer(mount.mode, `${option}.mode`, 0, 0o7777),
+        mode: mount.mode === undefined ? 0o755 : check.mode(mount.mode, `${option}.mode`, 0o7777),
       };
     case 'file':
       keys('contents', 'mode');
@@ -354,7 +357,7 @@ function mountOf(value: unknown, option: string): MountSetting {
         type: 'file',
         target,
         contents: typeof mount.contents === 'string' ? Buffer.from(mount.contents) : Uint8Array.from(mount.contents),
-        mode: mount.mode === undefined ? 0o644 : check.integer(mount.mode, `${option}.mode`, 0, 0o777),
+        mode: mount.mode === undefined ? 0o644 : check.mode(mount.mode, `${option}.mode`, 0o777),
       };
     case 'overlay':
       if ('source' in mount) {
@@ -363,6 +366,8 @@ function mountOf(value: unknown, option: string): MountSetting {
         return { type: 'overlay', target, source: mount.source };
       }
       keys('layers', 'upper', 'work');
+      if (!Array.isArray(mount.layers) || mount.layers.length === 0) throw optionError(`${option}.layers`, 'an array of at least one directory, or give `source`', mount.layers);
+      if ((mount.upper === undefined) !== (mount.work === undefined)) throw optionError(`${option}.upper`, 'a directory together with `work`, another one beside it', mount.upper);
       return {
         type: 'overlay',
         target,

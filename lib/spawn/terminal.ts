@@ -54,6 +54,10 @@ export class Terminal extends Duplex {
     });
   }
 
+  get size(): { readonly columns: number; readonly rows: number } {
+    return this.#size;
+  }
+
   resize(columns: number, rows: number): void {
     this.#size = { columns, rows };
     if (this.#fd >= 0) native().setWindowSize(this.#fd, columns, rows);

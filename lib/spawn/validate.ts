@@ -37,7 +37,21 @@ export function flag(value: unknown, option: string): boolean {
 
 export function oneOf<const T extends readonly string[]>(value: unknown, option: string, choices: T): T[number] {
   if (typeof value !== 'string' || !choices.includes(value)) {
-    throw optionError(option, choices.map((choice) => `'${choice}'`).join(' or '), value);
+    throw optionError(option, quoted(choices), value);
+  }
+  return value;
+}
+
+/** 'a', 'b' or 'c' */
+export function quoted(choices: readonly string[], last?: string): string {
+  const all = [...choices.map((choice) => `'${choice}'`), ...(last === undefined ? [] : [last])];
+  return all.length < 2 ? all.join() : `${all.slice(0, -1).join(', ')} or ${all.at(-1)}`;
+}
+
+/** Permissions, as chmod(1) takes them. */
+export function mode(value: unknown, option: string, most: number): number {
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > most) {
+    throw optionError(option, `permissions from 0 to 0o${most.toString(8)}`, value);
   }
   return value;
 }

@@ -129,7 +129,7 @@ describe('a host that refuses', () => {
 
   nested('a root without capabilities', () => {
     expect(inShell('', 'setpriv --bounding-set=-all --inh-caps=-all')).toMatchInlineSnapshot(`
-      "ERR_CLOISTER_STEP
+      "ERR_CLOISTER_ID_MAP
       EPERM: write uid_map /proc/self/uid_map (write): root without CAP_SETFCAP may not map itself into a user namespace
         Run as another user, or keep that capability (docker run --cap-add=SETFCAP).
       - /proc/self/status has uid 0 and CapEff SET
@@ -162,7 +162,7 @@ describe('a host that refuses', () => {
       "ERR_CLOISTER_NAMESPACE
       ENOSYS: make the namespaces (clone3): a system call filter around this process refuses clone3
         Run the container with a seccomp profile that allows clone3, unshare, setns and the mount calls (docker run --security-opt seccomp=unconfined, and systempaths=unconfined for /proc).
-      - /proc/self/status has Seccomp: 2, a filter that was there before
+      - /proc/self/status has Seccomp: 2: a filter was put on this process from outside
       "
     `);
   });
@@ -172,7 +172,7 @@ describe('a host that refuses', () => {
       "ERR_CLOISTER_MOUNT
       EPERM: make the writable layer tmpfs (fsopen): a system call filter around this process refuses fsopen
         Run the container with a seccomp profile that allows clone3, unshare, setns and the mount calls (docker run --security-opt seccomp=unconfined, and systempaths=unconfined for /proc).
-      - /proc/self/status has Seccomp: 2, a filter that was there before
+      - /proc/self/status has Seccomp: 2: a filter was put on this process from outside
       "
     `);
   });

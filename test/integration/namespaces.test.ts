@@ -138,7 +138,7 @@ describe('names of namespaces', () => {
     await expect(Namespace.open('/etc/passwd')).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'path' takes a namespace; got "/etc/passwd"]`);
     await expect(Namespace.open('/proc/self/ns/net', 'uts')).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'path' takes a uts namespace; got "/proc/self/ns/net, a net namespace"]`);
     await expect(Namespace.open('/no/such/file')).rejects.toThrowErrorMatchingInlineSnapshot(`[IsolationError: ENOENT: open a namespace /no/such/file (open): no such file or directory]`);
-    await expect(Namespace.create('nonsense' as 'uts')).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'type' takes 'cgroup' or 'ipc' or 'mount' or 'net' or 'pid' or 'time' or 'user' or 'uts'; got "nonsense"]`);
+    await expect(Namespace.create('nonsense' as 'uts')).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'type' takes 'cgroup', 'ipc', 'mount', 'net', 'pid', 'time', 'user' or 'uts'; got "nonsense"]`);
     await expect(Namespace.of(-1, 'uts')).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'target' takes a pid, a process that is running, or 'self'; got -1]`);
     await expect(Namespace.of(2 ** 22 + 1, 'uts')).rejects.toThrowErrorMatchingInlineSnapshot(`[IsolationError: ENOENT: open a namespace /proc/4194305/ns/uts (open): no such file or directory]`);
     await expect(Namespace.create('uts', { nonsense: 1 } as object)).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'nonsense' takes nothing: there is no such option; got 1]`);
@@ -304,12 +304,14 @@ describe('several at once', () => {
 
   test('all kinds but the mount and the user namespace of the caller', async () => {
     using user = await Namespace.create('user');
-    const made = { user, ...Object.fromEntries(await Promise.all((['cgroup', 'ipc', 'net', 'pid', 'time', 'uts'] as const).map(async (type) => [type, await Namespace.create(type, { owner: user })]))) };
+    const others = await Promise.all((['cgroup', 'ipc', 'net', 'pid', 'time', 'uts'] as const).map((type) => Namespace.create(type, { owner: user })));
+    const all: Namespace[] = [user, ...others];
+    const made = Object.fromEntries(all.map((namespace) => [namespace.type, namespace]));
     try {
       const [inside] = await ask([['namespaces']], { namespaces: made });
-      for (const [type, namespace] of Object.entries(made)) expect([type, BigInt(inside[type as 'net'])]).toEqual([type, namespace.id]);
+      for (const { type, id } of all) expect([type, BigInt(inside[type as 'net'])]).toEqual([type, id]);
     } finally {
-      for (const namespace of Object.values(made)) namespace.close();
+      for (const namespace of others) namespace.close();
     }
   });
 
@@ -410,7 +412,7 @@ describe('options that disagree', () => {
         "option 'init' takes false when namespaces.pid is not 'new': an init is PID 1; got true",
         "option 'rootfs' takes nothing when namespaces.mount is not 'new'; got "/"",
         "option 'namespaces.nonsense' takes nothing: there is no such option; got "new"",
-        "option 'namespaces.net' takes 'new' or 'host'; got "old"",
+        "option 'namespaces.net' takes 'new', 'host' or a net namespace; got "old"",
       ]
     `);
   });
@@ -438,7 +440,10 @@ describe("the host's", () => {
   });
 
   testNeeding(['unprivileged'])('user is not to be had by an ordinary user', async () => {
-    expect(await saying(runIsolated('true', { namespaces: { user: 'host' } }))).toMatchInlineSnapshot(`"EPERM: make the namespaces (clone3): operation not permitted"`);
+    expect(await saying(runIsolated('true', { namespaces: { user: 'host' } }))).toMatchInlineSnapshot(`
+      "EPERM: make the namespaces (clone3): only root may make namespaces without a user namespace that owns them
+        Leave namespaces.user as it is by default ('new'), or run as root."
+    `);
   });
 
   test('mount: the files are the host\'s own', async () => {

@@ -1,6 +1,8 @@
 // What a program finds with no option given: docs/security.md, "What holds".
+import { execFileSync } from 'node:child_process';
 import { runIsolated } from 'cloister';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { repository } from '../helpers/fixtures.js';
 import { testNeeding } from '../helpers/lane.js';
 import { ask, type AnswersTo, askHost, insideFixture, parseAnswer, startProbe, withFixtures } from '../helpers/probe.js';
 
@@ -178,8 +180,8 @@ describe('files', () => {
   });
 
   test('secrets of the host are not there', async () => {
-    const answers = await ask(['/etc/shadow', '/etc/gshadow', '/etc/shadow-', '/etc/gshadow-', '/.dockerenv'].map((path) => ['lstat', path] as const));
-    expect(answers.map(({ errno }) => errno)).toEqual(Array(5).fill('ENOENT'));
+    const answers = await ask(['/etc/shadow', '/etc/gshadow', '/etc/shadow-', '/etc/gshadow-'].map((path) => ['lstat', path] as const));
+    expect(answers.map(({ errno }) => errno)).toEqual(Array(4).fill('ENOENT'));
     const [keys] = await ask([['ls', '/etc/ssl/private']]);
     expect(keys.entries ?? []).toEqual([]);
   });
@@ -219,6 +221,27 @@ describe('files', () => {
   test('no mount is shared with the host, nor a slave of one', () => {
     expect(inside.mounts.filter(({ propagation }) => propagation.length > 0)).toEqual([]);
     expect(inside.mounts.find(({ mountPoint }) => mountPoint === '/')?.fsType).toMatch(/^(overlay|tmpfs)$/);
+  });
+
+  testNeeding(['user-namespaces', 'program:unshare', 'program:setpriv'])('nor where all mounts of the host are shared, as with systemd', () => {
+    const script = `
+      import { OverlayRootfs, runIsolated } from 'cloister';
+      const mounts = [{ type: 'bind', source: '/usr', target: '/data', readonly: true }];
+      const shown = async (options) => {
+        const { stdout } = await runIsolated('cat', ['/proc/self/mountinfo'], { mounts, ...options });
+        return stdout.split('\\n').filter((line) => /shared:|master:/.test(line));
+      };
+      const own = (await runIsolated('cat', ['/proc/self/mountinfo'], { namespaces: { mount: 'host' } })).stdout;
+      const rootfs = await OverlayRootfs.host();
+      console.log(JSON.stringify([/shared:/.test(own), await shown({}), await shown({ rootfs })]));
+      await rootfs[Symbol.asyncDispose]();`;
+    const stdout = execFileSync('unshare', ['--user', '--map-root-user', '--mount', '--propagation', 'shared', 'setpriv', '--bounding-set=-all,+setfcap', process.execPath, '--input-type=module', '-e', script], {
+      encoding: 'utf8',
+      cwd: repository,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const [first = ''] = stdout.split('\n');
+    expect(JSON.parse(first)).toEqual([true, [], []]);
   });
 
   test('each mount forbids what it can', () => {

@@ -286,10 +286,10 @@ describe('the rest', () => {
 
   test('a cwd that is not there, or no directory', async () => {
     expect(await saying(runIsolated('true', { cwd: '/no/such/place' }))).toMatchInlineSnapshot(`
-      "ENOENT: enter the working directory /no/such/place (chdir): there is no directory /no/such/place in the root
+      "ENOENT: enter the working directory /no/such/place (openat2): there is no directory /no/such/place in the root
         \`cwd\` is a path inside the sandbox; \`mounts\` can bring a directory in."
     `);
-    expect(await saying(runIsolated('true', { cwd: '/etc/passwd' }))).toMatchInlineSnapshot(`"ENOTDIR: enter the working directory /etc/passwd (chdir): /etc/passwd is not a directory in the root"`);
+    expect(await saying(runIsolated('true', { cwd: '/etc/passwd' }))).toMatchInlineSnapshot(`"ENOTDIR: enter the working directory /etc/passwd (openat2): /etc/passwd is not a directory in the root"`);
   });
 
   testNeeding(['root'])('a cwd that the user may not enter', async () => {

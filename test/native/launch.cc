@@ -42,7 +42,7 @@ void runs_a_program() {
   auto launch = launched(executing("/bin/true"));
   bool called = false;
   launch->done = [&] { called = true; };
-  launch->run();
+  launch->run(nullptr);
   CHECK(called);
   CHECK(launch->shared().pid > 0);
   CHECK_EQ(reaped(*launch), 0);
@@ -57,7 +57,7 @@ void a_failing_step_of_the_child_is_reported() {
   builder.add(StepKind::umask, {number(022)});
   builder.add(StepKind::openat, {kCwd, "/no/such", number(O_RDONLY), number(0)});
   auto launch = launched(builder);
-  launch->run();
+  launch->run(nullptr);
   CHECK_EQ(reaped(*launch), 127);
   CHECK_EQ(launch->shared().report.error, ENOENT);
   CHECK_EQ(launch->shared().report.step, 2);
@@ -70,7 +70,7 @@ void the_report_pipe_ends_at_exec_or_failure() {
     UniqueFd reading(ends[0]);
     auto launch = launched(executing(path));
     launch->report = UniqueFd(ends[1]);
-    launch->run();
+    launch->run(nullptr);
     char byte;
     CHECK_EQ(read(reading.get(), &byte, 1), 0);
     CHECK_EQ(launch->shared().report.error, strcmp(path, "/no/such") == 0 ? ENOENT : 0);
@@ -85,7 +85,7 @@ void a_failing_step_of_the_parent_starts_no_child() {
   builder.add(StepKind::openat, {kCwd, "/no/such", number(O_RDONLY), number(0)}).end_parent();
   builder.add(StepKind::exec, {Words{"/bin/true"}, Words{"true"}, Words{}});
   auto launch = launched(builder);
-  launch->run();
+  launch->run(nullptr);
   CHECK_EQ(launch->shared().report.error, ENOENT);
   CHECK_EQ(launch->shared().report.step, 1);
   CHECK(!launch->take_pidfd());
@@ -95,7 +95,7 @@ void the_clone_is_refused() {
   Builder builder = executing("/bin/true");
   builder.header.clone_flags = CLONE_FS | CLONE_NEWNS;  // EINVAL by clone(2)
   auto launch = launched(builder);
-  launch->run();
+  launch->run(nullptr);
   CHECK_EQ(launch->shared().report.error, EINVAL);
   CHECK_EQ(launch->shared().report.phase, static_cast<int>(Phase::clone_child));
   CHECK(!launch->take_pidfd());
@@ -105,14 +105,14 @@ void cancelled_before_it_runs() {
   auto launch = launched(executing("/bin/true"));
   launch->cancel();
   CHECK_EQ(launch->signal(SIGTERM), -ESRCH);
-  launch->run();
+  launch->run(nullptr);
   CHECK_EQ(launch->shared().report.error, ECANCELED);
   CHECK(!launch->take_pidfd());
 }
 
 void cancelled_while_it_runs() {
   auto launch = launched(executing("/bin/sleep", {"sleep", "60"}));
-  launch->run();
+  launch->run(nullptr);
   launch->cancel();
   CHECK_EQ(reaped(*launch), -SIGKILL);
 }
@@ -124,7 +124,7 @@ void kept_slots_stay_open() {
   builder.keep(3).keep(0);
   const int given = open("/dev/null", O_RDONLY | O_CLOEXEC), dropped = open("/dev/null", O_RDONLY | O_CLOEXEC);
   auto launch = launched(builder, {given, dropped});
-  launch->run();
+  launch->run(nullptr);
   const int32_t* slots = launch->shared().slots;
   CHECK_EQ(launch->shared().report.error, 0);
   CHECK_EQ(slots[0], given);
@@ -142,7 +142,7 @@ void a_joiner_fills_our_slots() {
   builder.add(StepKind::openat, {kCwd, "/dev/null", number(O_RDONLY | O_CLOEXEC), number(0)}, {.out = 4}).end_join();
   builder.keep(4);
   auto launch = launched(builder);
-  launch->run();
+  launch->run(nullptr);
   CHECK_EQ(launch->shared().report.error, 0);
   CHECK(launch->shared().slots[4] >= 0);
   close(launch->shared().slots[4]);
@@ -155,7 +155,7 @@ void a_joiner_makes_our_child() {
   builder.end_parent().add(StepKind::umask, {number(022)}).end_join();
   builder.add(StepKind::exec, {Words{"/bin/sh"}, Words{"sh", "-c", "exit 3"}, Words{}});
   auto launch = launched(builder);
-  launch->run();
+  launch->run(nullptr);
   CHECK_EQ(reaped(*launch), 3);
   CHECK_EQ(launch->shared().report.error, 0);
 }
@@ -169,7 +169,7 @@ void ids_are_written_while_the_child_waits() {
   builder.add(StepKind::await_ids, {});
   builder.add(StepKind::exec, {Words{"/bin/sh"}, Words{"sh", "-c", "test $(id -u) = 0 && test $(cat /proc/self/oom_score_adj) = 500"}, Words{"PATH=/bin:/usr/bin"}});
   auto launch = launched(builder);
-  launch->run();
+  launch->run(nullptr);
   if (launch->shared().report.phase == static_cast<uint32_t>(Phase::clone_child)) {
     printf("user namespaces are refused here: errno %d\n", launch->shared().report.error);
     return;

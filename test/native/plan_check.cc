@@ -86,6 +86,7 @@ void refuses_headers() {
              "id map out of range");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).oom_score_adj = -2; }), "oom_score_adj out of range");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).net_slot = 8; }), "network slot out of range");
+  CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).report_slot = 8; }), "report slot out of range");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).net_slot = -2; }), "network slot out of range");
 }
 

@@ -89,32 +89,32 @@ describe('refused, with what it takes', () => {
         "option 'mounts' takes an array; got "x"",
         "option 'mounts[0]' takes an object; got 1",
         "option 'mounts[0]' takes an object; got null",
-        "option 'mounts[0].type' takes 'bind' or 'tmpfs' or 'proc' or 'sysfs' or 'devpts' or 'mqueue' or 'cgroup' or 'overlay' or 'file'; got undefined",
-        "option 'mounts[0].type' takes 'bind' or 'tmpfs' or 'proc' or 'sysfs' or 'devpts' or 'mqueue' or 'cgroup' or 'overlay' or 'file'; got "nfs"",
+        "option 'mounts[0].type' takes 'bind', 'tmpfs', 'proc', 'sysfs', 'devpts', 'mqueue', 'cgroup', 'overlay' or 'file'; got undefined",
+        "option 'mounts[0].type' takes 'bind', 'tmpfs', 'proc', 'sysfs', 'devpts', 'mqueue', 'cgroup', 'overlay' or 'file'; got "nfs"",
         "option 'mounts[0].target' takes an absolute path, such as '/work'; got undefined",
         "option 'mounts[0].target' takes an absolute path, such as '/work'; got "x"",
         "option 'mounts[0].target' takes a path below '/': the root itself is \`rootfs\`; got "/"",
         "option 'mounts[0].target' takes a path below '/': the root itself is \`rootfs\`; got "/../.."",
         "option 'mounts[0].size' takes bytes: a number of them, or a string such as '512M' (K, M, G, T are powers of 1024); got "1X"",
-        "option 'mounts[0].mode' takes a whole number from 0 to 4095; got 4096",
+        "option 'mounts[0].mode' takes permissions from 0 to 0o7777; got 4096",
         "option 'mounts[0].readonly' takes nothing: there is no such option; got true",
         "option 'mounts[0].source' takes an absolute path, such as '/work'; got undefined",
         "option 'mounts[0].source' takes an absolute path, such as '/work'; got "rel"",
         "option 'mounts[0].readonly' takes true or false; got 1",
         "option 'mounts[0].recursive' takes true or false; got "no"",
         "option 'mounts[0].idMap.uids' takes ranges { inside, outside, count } of whole numbers that do not overlap; got undefined",
-        "accepted",
-        "accepted",
+        "option 'mounts[0].idMap' takes { uids, gids } of ranges; got "auto"",
+        "option 'mounts[0].idMap' takes { uids, gids } of ranges; got "self"",
         "option 'mounts[0].size' takes nothing: there is no such option; got 1",
         "option 'mounts[0].contents' takes a string or bytes; got undefined",
         "option 'mounts[0].contents' takes a string or bytes; got 7",
-        "option 'mounts[0].mode' takes a whole number from 0 to 511; got 1023",
-        "option 'mounts[0].layers' takes an array; got undefined",
+        "option 'mounts[0].mode' takes permissions from 0 to 0o777; got 1023",
+        "option 'mounts[0].layers' takes an array of at least one directory, or give \`source\`; got undefined",
         "option 'mounts[0].source' takes an OverlayRootfs; got "/y"",
-        "accepted",
+        "option 'mounts[0].layers' takes an array of at least one directory, or give \`source\`; got an array of 0",
         "option 'mounts[0].layers[0]' takes an absolute path, such as '/work'; got "rel"",
-        "accepted",
-        "accepted",
+        "option 'mounts[0].upper' takes a directory together with \`work\`, another one beside it; got "/u"",
+        "option 'mounts[0].upper' takes a directory together with \`work\`, another one beside it; got undefined",
       ]
     `);
   });
@@ -123,17 +123,17 @@ describe('refused, with what it takes', () => {
     expect(of('namespaces', 'new', { net: 'x' }, { nets: 'new' }, { net: 1 }, [])).toMatchInlineSnapshot(`
       {
         "0": "option 'namespaces' takes an object; got "new"",
-        "1": "option 'namespaces.net' takes 'new' or 'host'; got "x"",
+        "1": "option 'namespaces.net' takes 'new', 'host' or a net namespace; got "x"",
         "2": "option 'namespaces.nets' takes nothing: there is no such option; got "new"",
-        "3": "option 'namespaces.net' takes 'new' or 'host'; got 1",
+        "3": "option 'namespaces.net' takes 'new', 'host' or a net namespace; got 1",
         "4": "option 'namespaces' takes an object; got an array of 0",
       }
     `);
     expect(of('idMap', 'none', {}, null, { uids: [], gids: [] }, { uids: [range(0, 0, 0)], gids: [range(0, 0, 1)] })).toMatchInlineSnapshot(`
       {
-        "0": "option 'idMap.uids' takes ranges { inside, outside, count } of whole numbers that do not overlap; got undefined",
+        "0": "option 'idMap' takes 'auto', 'self', or { uids, gids } of ranges; got "none"",
         "1": "option 'idMap.uids' takes ranges { inside, outside, count } of whole numbers that do not overlap; got undefined",
-        "2": "option 'idMap.uids' takes ranges { inside, outside, count } of whole numbers that do not overlap; got undefined",
+        "2": "option 'idMap' takes 'auto', 'self', or { uids, gids } of ranges; got null",
         "3": "option 'idMap.uids' takes ranges { inside, outside, count } of whole numbers that do not overlap; got an array of 0",
         "4": "option 'idMap.uids' takes ranges { inside, outside, count } of whole numbers that do not overlap; got an array of 1",
       }
@@ -163,8 +163,8 @@ describe('refused, with what it takes', () => {
         "0": "option 'user' takes 'name', 'name:group', or numbers instead of names; got """,
         "1": "option 'user' takes 'name', 'name:group', or numbers instead of names; got ":x"",
         "10": "option 'user.name' takes nothing: there is no such option; got "x"",
-        "11": "option 'user' takes an object; got null",
-        "12": "option 'user' takes an object; got 7",
+        "11": "option 'user' takes a name, 'name:group', or { uid, gid, groups }; got null",
+        "12": "option 'user' takes a name, 'name:group', or { uid, gid, groups }; got 7",
         "2": "option 'user' takes 'name', 'name:group', or numbers instead of names; got "a:b:c"",
         "3": "option 'user' takes 'name', 'name:group', or numbers instead of names; got "a\\u0000"",
         "4": "option 'user.uid' takes a whole number from 0 to 4294967294; got -1",
@@ -177,7 +177,7 @@ describe('refused, with what it takes', () => {
     `);
     expect(of('capabilities', 'ALL', ['NET_ADMIN'], ['CAP_NOTHING'], { all: [] }, { effective: ['CAP_KILL'] }, { permitted: ['CAP_KILL'], ambient: ['CAP_KILL'] }, { bounding: 'CAP_KILL' })).toMatchInlineSnapshot(`
       {
-        "0": "option 'capabilities' takes an object; got "ALL"",
+        "0": "option 'capabilities' takes an array of names, or an object of the five sets; got "ALL"",
         "1": "option 'capabilities' takes names as in capabilities(7), such as 'CAP_NET_BIND_SERVICE'; got "NET_ADMIN"",
         "2": "option 'capabilities' takes names as in capabilities(7), such as 'CAP_NET_BIND_SERVICE'; got "CAP_NOTHING"",
         "3": "option 'capabilities.all' takes nothing: there is no such option; got an array of 0",
@@ -214,7 +214,7 @@ describe('refused, with what it takes', () => {
         "4": "option 'rlimits.nofile' takes a whole number, Infinity, or { soft, hard } of them; got "1"",
         "5": "option 'rlimits.nofile' takes a soft limit that is not above the hard one; got an instance of Object",
         "6": "option 'rlimits.nofile' takes a whole number, Infinity, or { soft, hard } of them; got an instance of Object",
-        "7": "accepted",
+        "7": "option 'rlimits.nofile.max' takes nothing: there is no such option; got 3",
         "8": "option 'rlimits.cpu' takes a whole number, Infinity, or { soft, hard } of them; got NaN",
         "9": "option 'rlimits.nofile' takes a whole number, Infinity, or { soft, hard } of them; got null",
       }
@@ -232,9 +232,9 @@ describe('refused, with what it takes', () => {
     `);
     expect(of('umask', -1, 0o1000, '022')).toMatchInlineSnapshot(`
       {
-        "0": "option 'umask' takes a whole number from 0 to 511; got -1",
-        "1": "option 'umask' takes a whole number from 0 to 511; got 512",
-        "2": "option 'umask' takes a whole number from 0 to 511; got "022"",
+        "0": "option 'umask' takes permissions from 0 to 0o777; got -1",
+        "1": "option 'umask' takes permissions from 0 to 0o777; got 512",
+        "2": "option 'umask' takes permissions from 0 to 0o777; got "022"",
       }
     `);
     expect(of('oomScoreAdj', -1001, 1001, 1.5)).toMatchInlineSnapshot(`
@@ -249,8 +249,8 @@ describe('refused, with what it takes', () => {
   test('how it runs', () => {
     expect(of('stdio', 'all', ['x'], [-1], [1.5], [{}], 7, Array(33).fill('pipe'))).toMatchInlineSnapshot(`
       {
-        "0": "option 'stdio' takes 'pipe' or 'ignore' or 'inherit'; got "all"",
-        "1": "option 'stdio[0]' takes 'pipe' or 'ignore' or 'inherit'; got "x"",
+        "0": "option 'stdio' takes 'pipe', 'ignore' or 'inherit'; got "all"",
+        "1": "option 'stdio[0]' takes 'pipe', 'ignore' or 'inherit'; got "x"",
         "2": "option 'stdio[0]' takes a whole number from 0 to 2147483647; got -1",
         "3": "option 'stdio[0]' takes a whole number from 0 to 2147483647; got 1.5",
         "4": "option 'stdio[0]' takes 'pipe', 'ignore', 'inherit', a descriptor or a stream that has one; got an instance of Object",
@@ -260,7 +260,7 @@ describe('refused, with what it takes', () => {
     `);
     expect(of('tty', 1, {}, { columns: 80 }, { columns: 0, rows: 1 }, { columns: 1, rows: 70_000 }, { columns: 1, rows: 1, x: 1 })).toMatchInlineSnapshot(`
       {
-        "0": "option 'tty' takes an object; got 1",
+        "0": "option 'tty' takes true, false or { columns, rows }; got 1",
         "1": "option 'tty.columns' takes a whole number from 1 to 65535; got undefined",
         "2": "option 'tty.rows' takes a whole number from 1 to 65535; got undefined",
         "3": "option 'tty.columns' takes a whole number from 1 to 65535; got 0",
