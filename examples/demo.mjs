@@ -21,7 +21,11 @@ const nodeInside = hiddenNode ? '/opt/node/bin/node' : process.execPath;
 
 async function main() {
   console.log(bold('cloister: programs of this machine, isolated'));
-  console.log(dim(`kernel ${readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim()}, Node ${process.version}, as ${process.getuid() === 0 ? 'root' : 'an ordinary user'}`));
+  console.log(
+    dim(
+      `kernel ${readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim()}, Node ${process.version}, as ${process.getuid() === 0 ? 'root' : 'an ordinary user'}`,
+    ),
+  );
   await realPrograms();
   await whatIsSeen();
   await copyOnWrite();
@@ -34,7 +38,11 @@ async function realPrograms() {
   title('1. Real programs in the default sandbox');
   const programs = [
     ['a shell pipeline', 'sh', ['-c', 'ls /usr/bin | cut -c1 | sort | uniq -c | sort -rn | head -3 | tr -s " " | tr "\\n" ";"']],
-    which('python3') && ['python3', 'python3', ['-c', 'import os, sys; print("python", sys.version.split()[0], "as pid", os.getpid(), "with", len(os.environ), "variables")']],
+    which('python3') && [
+      'python3',
+      'python3',
+      ['-c', 'import os, sys; print("python", sys.version.split()[0], "as pid", os.getpid(), "with", len(os.environ), "variables")'],
+    ],
     which('perl') && ['perl', 'perl', ['-e', 'printf("perl %vd counts %d processes\\n", $^V, scalar(grep { /^\\d+$/ } map { s!.*/!!r } glob("/proc/*")))']],
     ['node', nodeInside, ['-p', '"node " + process.version + " on " + os.hostname() + " sees " + Object.keys(os.networkInterfaces())'], nodeMounts],
   ].filter(Boolean);
@@ -57,13 +65,29 @@ async function whatIsSeen() {
     echo "$(hostname)"; echo "$$"; id -u; id -g; cut -d' ' -f1-3 /proc/self/uid_map | tr -s ' ' | head -1
     ls -d /proc/[0-9]* | wc -l; ls /sys/class/net | tr '\\n' ' '; echo; wc -l < /proc/self/mountinfo
     ls -A "$HOME" 2>/dev/null | wc -l; sed -n 's/^CapEff:.//p' /proc/self/status; sed -n 's/^NoNewPrivs:.//p' /proc/self/status`;
-  const lines = (text) => text.trim().split('\n').map((line) => line.trim());
+  const lines = (text) =>
+    text
+      .trim()
+      .split('\n')
+      .map((line) => line.trim());
   const inside = lines((await runIsolated('sh', ['-c', look])).stdout);
   const home = process.env.HOME ?? '/';
   const outside = lines(execFileSync('sh', ['-c', look], { env: { ...process.env, HOME: home }, encoding: 'utf8' }));
   outside[0] = hostname();
   outside[6] = Object.keys(networkInterfaces()).join(' ') || outside[6];
-  const names = ['host name', 'pid', 'user id', 'group id', 'uid map (in, out, n)', 'processes', 'interfaces', 'mounts', 'files in the home', 'capabilities', 'no_new_privs'];
+  const names = [
+    'host name',
+    'pid',
+    'user id',
+    'group id',
+    'uid map (in, out, n)',
+    'processes',
+    'interfaces',
+    'mounts',
+    'files in the home',
+    'capabilities',
+    'no_new_privs',
+  ];
   row('', 'host', 'inside');
   for (const [index, name] of names.entries()) row(name, outside[index] ?? '', inside[index] ?? '');
 }

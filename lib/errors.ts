@@ -51,7 +51,9 @@ export class IsolationError extends Error {
   static ofErrno(code: ErrorCode, errno: number, details: ErrorDetails & { what?: string } = {}): IsolationError {
     const { what, ...rest } = details;
     const { step, path, syscall } = details;
-    const where = [step, step !== undefined && path !== undefined && step.endsWith(path) ? undefined : path, syscall && `(${syscall})`].filter(Boolean).join(' ');
+    const where = [step, step !== undefined && path !== undefined && step.endsWith(path) ? undefined : path, syscall && `(${syscall})`]
+      .filter(Boolean)
+      .join(' ');
     return new this(code, `${errnoName(errno)}: ${where}: ${what ?? errnoText(errno)}`, { ...rest, errno });
   }
 }

@@ -78,6 +78,7 @@ export interface SandboxPool<Warm extends WarmProcess | undefined = WarmProcess 
   readonly run: Run;
   [Symbol.asyncDispose](): Promise<void>;
 }
+// biome-ignore lint/correctness/noUnusedVariables: the interface above has it
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: there are no instances
 export class SandboxPool<Warm extends WarmProcess | undefined = WarmProcess | undefined> {
   private constructor() {
@@ -123,7 +124,10 @@ export class Image {
 }
 
 export interface LayerStore extends AsyncDisposable {
-  import(tar: Readable | string, options?: { parent?: Layer; signal?: AbortSignal; onProgress?: (progress: ImageProgress) => void; sizeLimit?: Bytes }): Promise<Layer>;
+  import(
+    tar: Readable | string,
+    options?: { parent?: Layer; signal?: AbortSignal; onProgress?: (progress: ImageProgress) => void; sizeLimit?: Bytes },
+  ): Promise<Layer>;
   importImage(source: string, options?: TransferOptions & { name?: string }): Promise<Image>;
   exportImage(image: Image, target: string, options?: { format?: 'oci-layout' | 'oci-archive' | 'docker-archive' }): Promise<void>;
   pull(reference: string, options?: TransferOptions): Promise<Image>;
@@ -152,7 +156,10 @@ export class LayerStore {
 
 export interface Bridge extends AsyncDisposable {
   readonly name: string;
-  attach(namespace: NetNamespace, options?: Pick<NetworkOptions, 'address' | 'mac' | 'bandwidth'> & { hostname?: string }): Promise<{ addresses: readonly string[] }>;
+  attach(
+    namespace: NetNamespace,
+    options?: Pick<NetworkOptions, 'address' | 'mac' | 'bandwidth'> & { hostname?: string },
+  ): Promise<{ addresses: readonly string[] }>;
   delete(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }

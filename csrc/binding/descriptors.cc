@@ -96,9 +96,15 @@ Napi::Value signal_process(const Napi::CallbackInfo& info) {
 }
 
 // namespaceType(fd): the CLONE_NEW* flag; namespaceOwner(fd), namespaceParent(fd): a new descriptor. ioctl_ns(2)
-Napi::Value namespace_type(const Napi::CallbackInfo& info) { return result_of(info, ioctl(int_at(info, 0), NS_GET_NSTYPE)); }
-Napi::Value namespace_owner(const Napi::CallbackInfo& info) { return descriptor_of(info, ioctl(int_at(info, 0), NS_GET_USERNS)); }
-Napi::Value namespace_parent(const Napi::CallbackInfo& info) { return descriptor_of(info, ioctl(int_at(info, 0), NS_GET_PARENT)); }
+Napi::Value namespace_type(const Napi::CallbackInfo& info) {
+  return result_of(info, ioctl(int_at(info, 0), NS_GET_NSTYPE));
+}
+Napi::Value namespace_owner(const Napi::CallbackInfo& info) {
+  return descriptor_of(info, ioctl(int_at(info, 0), NS_GET_USERNS));
+}
+Napi::Value namespace_parent(const Napi::CallbackInfo& info) {
+  return descriptor_of(info, ioctl(int_at(info, 0), NS_GET_PARENT));
+}
 
 // lockRange(fd, start, length): true, or false if somebody else has it. An open file description lock, which ends with the
 // last descriptor of that description, so with the process at the latest (fcntl(2)).

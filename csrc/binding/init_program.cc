@@ -19,8 +19,7 @@ namespace cloister {
 Napi::Value init_program(const Napi::CallbackInfo& info) {
   UniqueFd fd(memfd_create("cloister-init", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   const size_t size = static_cast<size_t>(cloister_init_end - cloister_init_start);
-  if (!fd || write(fd.get(), cloister_init_start, size) != static_cast<ssize_t>(size) ||
-      fchmod(fd.get(), 0555) < 0 ||
+  if (!fd || write(fd.get(), cloister_init_start, size) != static_cast<ssize_t>(size) || fchmod(fd.get(), 0555) < 0 ||
       fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
     return Napi::Number::New(info.Env(), -errno);
   return Napi::Number::New(info.Env(), Environment::of(info.Env()).own(fd.release()));

@@ -95,8 +95,8 @@ void Process::on_report() {
   launch_ends();
   const std::unique_ptr<Launch> launch = std::move(launch_);
   pidfd_ = launch->take_pidfd();
-  const bool started = __atomic_load_n(&launch->shared().state, __ATOMIC_ACQUIRE) ==
-                       static_cast<uint32_t>(ChildState::executing);
+  const bool started =
+      __atomic_load_n(&launch->shared().state, __ATOMIC_ACQUIRE) == static_cast<uint32_t>(ChildState::executing);
   Napi::Env env = Env();
   Napi::HandleScope scope(env);
   const Napi::Value failure = failure_of(env, *launch);
@@ -128,7 +128,9 @@ void Process::on_exit() {
       signal = status.si_status;
   }
   Napi::Array numbers = Napi::Array::New(env);
-  const auto milliseconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) * 1e3 + static_cast<double>(t.tv_usec) / 1e3; };
+  const auto milliseconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) * 1e3 + static_cast<double>(t.tv_usec) / 1e3;
+  };
   numbers[0u] = Napi::Number::New(env, milliseconds(usage.ru_utime));
   numbers[1u] = Napi::Number::New(env, milliseconds(usage.ru_stime));
   numbers[2u] = Napi::Number::New(env, static_cast<double>(usage.ru_maxrss) * 1024);

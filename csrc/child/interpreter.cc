@@ -109,7 +109,8 @@ long exec(const char* const* paths, const char* const* argv, const char* const* 
     }
     if (exists && error != -EACCES && error != -ENOTDIR) break;
   }
-  const long file = raw_syscall(SYS_openat, AT_FDCWD, pointer(paths[report->candidate]), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const long file =
+      raw_syscall(SYS_openat, AT_FDCWD, pointer(paths[report->candidate]), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file >= 0) {
     const long size = raw_syscall(SYS_read, file, pointer(report->head), sizeof(report->head));
     report->head_size = size > 0 ? static_cast<uint32_t>(size) : 0;
@@ -138,7 +139,8 @@ int run_steps(const uint8_t* plan, uint32_t from, uint32_t to, int32_t* slots, S
       case StepKind::drop_bounding: result = drop_bounding(static_cast<uint64_t>(step.args[0]), step.args[1]); break;
       case StepKind::send_fd: result = send_fd(slot_fd(step.args[0], slots), slot_fd(step.args[1], slots)); break;
       case StepKind::read_head:
-        result = raw_syscall(SYS_read, slot_fd(step.args[0], slots), pointer(shared->report.head), sizeof(shared->report.head));
+        result = raw_syscall(SYS_read, slot_fd(step.args[0], slots), pointer(shared->report.head),
+                             sizeof(shared->report.head));
         shared->report.head_size = result > 0 ? static_cast<uint32_t>(result) : 0;
         break;
       case StepKind::close:
@@ -192,7 +194,8 @@ void joiner_main(void* start) {
   const PlanHeader* header = reinterpret_cast<const PlanHeader*>(child->plan);
   Shared* shared = child->shared;
   // The descriptor table is the parent's: what these steps open, the parent has.
-  if (run_steps(child->plan, header->parent_end, header->join_end, shared->slots, shared) < 0 || header->clone_flags == 0)
+  if (run_steps(child->plan, header->parent_end, header->join_end, shared->slots, shared) < 0 ||
+      header->clone_flags == 0)
     leave();
   for (uint32_t i = 0; i < header->slot_count; i++) child->slots[i] = shared->slots[i];
   const long pid = clone3_call(static_cast<const struct clone_args*>(child->clone_args), child_main, child);

@@ -10,9 +10,9 @@ int run_steps(const uint8_t* plan, uint32_t from, uint32_t to, int32_t* slots, S
 struct ChildStart {
   const uint8_t* plan;
   Shared* shared;
-  const void* stack_top;    // of the child that a joiner makes
-  const void* clone_args;   // its struct clone_args
-  int32_t slots[kMaxSlots]; // the child's own copy
+  const void* stack_top;     // of the child that a joiner makes
+  const void* clone_args;    // its struct clone_args
+  int32_t slots[kMaxSlots];  // the child's own copy
 };
 
 // Entry points of the cloned processes (clone.h). Neither returns.

@@ -36,7 +36,7 @@ struct Step {
   int16_t out;  // the slot that takes the result, or -1
   uint16_t skip;
   int16_t tolerate[4];  // errnos that are no failure; 0 ends the list
-  int64_t args[6];      // i: the value; d: a slot, AT_FDCWD or -1; s, v: an offset or -1; b: length << 32 | offset or -1
+  int64_t args[6];  // i: the value; d: a slot, AT_FDCWD or -1; s, v: an offset or -1; b: length << 32 | offset or -1
 };
 static_assert(sizeof(Step) == 64);
 
@@ -50,18 +50,18 @@ struct PlanHeader {
   uint32_t parent_end;  // steps [0, parent_end) run in the parent before the clone
   uint32_t join_end;    // [parent_end, join_end) in a joiner that shares the descriptor table, then the child's
   uint32_t slot_count;
-  uint32_t vectors_end;  // the vectors lie between the steps and here, the data from here to the end
-  uint32_t joiner;       // 1: there is one
-  uint64_t clone_flags;  // 0: there is no child; the plan ends with the joiner
-  uint64_t join_flags;   // of the joiner's own clone; with CLONE_NEWUSER the id maps are the joiner's
+  uint32_t vectors_end;           // the vectors lie between the steps and here, the data from here to the end
+  uint32_t joiner;                // 1: there is one
+  uint64_t clone_flags;           // 0: there is no child; the plan ends with the joiner
+  uint64_t join_flags;            // of the joiner's own clone; with CLONE_NEWUSER the id maps are the joiner's
   uint64_t keep[kMaxSlots / 64];  // bit per slot: the parent keeps what it holds after the parent's and joiner's steps
-  int64_t uid_map;        // text for /proc/PID/uid_map, or a vector for newuidmap; -1: the parent writes none
+  int64_t uid_map;                // text for /proc/PID/uid_map, or a vector for newuidmap; -1: the parent writes none
   int64_t gid_map;
   int64_t oom_score_adj;  // text for /proc/PID/oom_score_adj, or -1
-  int64_t report_slot;   // takes the write end of the report pipe, which exec must close last, or -1
-  int64_t net_slot;      // a network namespace that the parent is in while it clones, or -1
-  uint32_t map_helpers;  // 1: uid_map and gid_map are argument vectors of newuidmap and newgidmap, without the pid
-  uint32_t own_memory;   // 1: the joiner and child do not share our address space (joining a time namespace)
+  int64_t report_slot;    // takes the write end of the report pipe, which exec must close last, or -1
+  int64_t net_slot;       // a network namespace that the parent is in while it clones, or -1
+  uint32_t map_helpers;   // 1: uid_map and gid_map are argument vectors of newuidmap and newgidmap, without the pid
+  uint32_t own_memory;    // 1: the joiner and child do not share our address space (joining a time namespace)
 };
 static_assert(sizeof(PlanHeader) == 160);
 
@@ -71,7 +71,18 @@ inline const Step* plan_steps(const uint8_t* plan) { return reinterpret_cast<con
 
 // What a step that failed left behind. It lies in memory shared with the parent, which reads it after the report pipe's
 // end of file; nothing is sent.
-enum class Phase : uint32_t { step, clone_joiner, clone_child, setgroups, uid_map, gid_map, oom_score_adj, newuidmap, newgidmap, setns };
+enum class Phase : uint32_t {
+  step,
+  clone_joiner,
+  clone_child,
+  setgroups,
+  uid_map,
+  gid_map,
+  oom_score_adj,
+  newuidmap,
+  newgidmap,
+  setns
+};
 
 struct Report {
   int32_t error;   // positive errno; 0: nothing failed

@@ -17,7 +17,8 @@ struct Bounds {
 
 bool is_string(int64_t offset, const Bounds& in) {
   // The plan's last byte is 0, so that a string that starts inside it ends inside it.
-  return offset == -1 || (offset >= 0 && static_cast<uint64_t>(offset) >= in.data && static_cast<uint64_t>(offset) < in.end);
+  return offset == -1 ||
+         (offset >= 0 && static_cast<uint64_t>(offset) >= in.data && static_cast<uint64_t>(offset) < in.end);
 }
 
 bool is_vector(int64_t offset, const Bounds& in) {

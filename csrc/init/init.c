@@ -121,7 +121,8 @@ static void execute(int status, char** paths, int count, char** argv, char** env
   report_failure(status, result, candidate, paths[candidate]);
 }
 
-static void run_program(int status, int started, int socket, int tty, char** paths, int count, char** argv, char** envp) {
+static void run_program(int status, int started, int socket, int tty, char** paths, int count, char** argv,
+                        char** envp) {
   send_own_pidfd(socket);
   call(SYS_setsid, 0, 0, 0, 0, 0);
   if (tty) call(SYS_ioctl, 0, TIOCSCTTY, 0, 0, 0);

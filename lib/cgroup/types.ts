@@ -21,7 +21,13 @@ export interface CgroupLimits {
   misc?: Readonly<Record<string, number | 'max'>>;
   network?: { classId?: number; priorities?: Readonly<Record<string, number>> };
 }
-export interface DeviceRule { allow: boolean; type: 'a' | 'b' | 'c'; major?: number; minor?: number; access?: string }
+export interface DeviceRule {
+  allow: boolean;
+  type: 'a' | 'b' | 'c';
+  major?: number;
+  minor?: number;
+  access?: string;
+}
 /** Limits as they are now: numbers only, Infinity where there is none; only the controllers that the group has. */
 export interface CgroupLimitsNow {
   memory?: { max: number; high: number; low: number; min: number; swapMax?: number; oomGroup?: boolean };
@@ -38,7 +44,12 @@ export interface CgroupLimitsNow {
 export interface CgroupStats {
   cpu?: { usageUs: number; userUs: number; systemUs: number; periods?: number; throttledPeriods?: number; throttledUs?: number };
   memory?: {
-    currentBytes: number; peakBytes?: number; swapBytes?: number; anonBytes: number; fileBytes: number; kernelBytes?: number;
+    currentBytes: number;
+    peakBytes?: number;
+    swapBytes?: number;
+    anonBytes: number;
+    fileBytes: number;
+    kernelBytes?: number;
     events: { low?: number; high?: number; max: number; oom: number; oomKill: number };
   };
   io?: Readonly<Record<string, { readBytes: number; writeBytes: number; reads: number; writes: number }>>;
@@ -48,7 +59,12 @@ export interface CgroupStats {
   freezer: 'thawed' | 'freezing' | 'frozen';
   populated: boolean;
 }
-export interface Pressure { avg10: number; avg60: number; avg300: number; totalUs: number }
+export interface Pressure {
+  avg10: number;
+  avg60: number;
+  avg300: number;
+  totalUs: number;
+}
 export interface CgroupEvents {
   oom: [{ kills: number }];
   'memory-high': [{ count: number }];

@@ -7,7 +7,18 @@ const EISDIR = 21;
 const ELIBBAD = 80;
 
 /** e_machine of an ELF header, by the names that `uname -m` uses. */
-const machines: Readonly<Record<number, string>> = { 3: 'i386', 8: 'mips', 20: 'ppc', 21: 'ppc64', 22: 's390x', 40: 'arm', 62: 'x86_64', 183: 'aarch64', 243: 'riscv', 258: 'loongarch64' };
+const machines: Readonly<Record<number, string>> = {
+  3: 'i386',
+  8: 'mips',
+  20: 'ppc',
+  21: 'ppc64',
+  22: 's390x',
+  40: 'arm',
+  62: 'x86_64',
+  183: 'aarch64',
+  243: 'riscv',
+  258: 'loongarch64',
+};
 const ourMachine = process.arch === 'arm64' ? 183 : 62;
 
 /** Why execve(2) failed, told by the first bytes of the file as they were inside. */
@@ -40,7 +51,8 @@ function reason(paths: readonly string[], path: string, name: string, errno: num
     return {
       code: 'ERR_CLOISTER_NO_PROGRAM',
       what: paths.length > 1 ? `there is no program '${name}' in the root's PATH` : `there is no ${path} in the root`,
-      hint: paths.length > 1 ? `Looked for, inside: ${paths.join(', ')}.` : 'The path is looked up inside the sandbox, not on the host. `mounts` can bring it in.',
+      hint:
+        paths.length > 1 ? `Looked for, inside: ${paths.join(', ')}.` : 'The path is looked up inside the sandbox, not on the host. `mounts` can bring it in.',
     };
   }
   if (errno === EACCES || errno === EISDIR) {
@@ -53,14 +65,21 @@ function reason(paths: readonly string[], path: string, name: string, errno: num
     if (head.length === 0) return { what: `${path} is empty` };
     const machine = elfMachine(head);
     if (machine !== undefined && machine !== ourMachine) {
-      return { what: `${path} is a program for ${machines[machine] ?? `machine ${machine}`}, and this machine is ${machines[ourMachine]}`, hint: 'Use a build for this architecture.' };
+      return {
+        what: `${path} is a program for ${machines[machine] ?? `machine ${machine}`}, and this machine is ${machines[ourMachine]}`,
+        hint: 'Use a build for this architecture.',
+      };
     }
     if (machine === undefined && isText(head)) {
       return { what: `${path} is a text without a first line '#!'`, hint: "Begin it with '#!/bin/sh', or run it by its interpreter: ('sh', [path])." };
     }
     return { what: `${path} is not in a format that this kernel executes` };
   }
-  if (errno === 7) return { what: 'arguments and environment are larger than the kernel takes', hint: 'execve(2): together at most a quarter of the stack limit, each at most 128 KiB.' };
+  if (errno === 7)
+    return {
+      what: 'arguments and environment are larger than the kernel takes',
+      hint: 'execve(2): together at most a quarter of the stack limit, each at most 128 KiB.',
+    };
   return {};
 }
 

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
-import { EACCES, EINVAL, ENOENT, ENOTDIR, EPERM, EROFS } from '../plan/constants.js';
 import * as k from '../plan/constants.js';
+import { EACCES, EINVAL, ENOENT, ENOTDIR, EPERM, EROFS } from '../plan/constants.js';
 import { parseMountInfo } from './mountinfo.js';
 
 // Why this host refused a step, found out after it did. Each finding names what was read; nothing is guessed from a message.
@@ -70,8 +70,14 @@ const userNamespacesOff: Rule = ({ syscall, errno }, at) => {
 const namespaceLimit: Rule = ({ syscall, errno, cloneFlags }, at) => {
   if (syscall !== 'clone3' || (errno !== 28 && errno !== 87)) return undefined;
   const kinds: [flag: number, name: string][] = [
-    [k.CLONE_NEWUSER, 'user'], [k.CLONE_NEWNS, 'mnt'], [k.CLONE_NEWPID, 'pid'], [k.CLONE_NEWNET, 'net'], [k.CLONE_NEWIPC, 'ipc'],
-    [k.CLONE_NEWUTS, 'uts'], [k.CLONE_NEWCGROUP, 'cgroup'], [k.CLONE_NEWTIME, 'time'],
+    [k.CLONE_NEWUSER, 'user'],
+    [k.CLONE_NEWNS, 'mnt'],
+    [k.CLONE_NEWPID, 'pid'],
+    [k.CLONE_NEWNET, 'net'],
+    [k.CLONE_NEWIPC, 'ipc'],
+    [k.CLONE_NEWUTS, 'uts'],
+    [k.CLONE_NEWCGROUP, 'cgroup'],
+    [k.CLONE_NEWTIME, 'time'],
   ];
   const limits = kinds.filter(([flag]) => cloneFlags & flag).map(([, name]) => [name, sysctl(at, `user.max_${name}_namespaces`)] as const);
   const zero = limits.filter(([, limit]) => limit === '0').map(([name]) => `user.max_${name}_namespaces`);
@@ -118,7 +124,22 @@ const rootWithoutSetfcap: Rule = ({ step, errno }, at) => {
 };
 
 /** What the profiles of container engines filter. */
-const filtered = new Set(['clone3', 'setns', 'unshare', 'fsopen', 'fsconfig', 'fsmount', 'open_tree', 'move_mount', 'mount_setattr', 'pivot_root', 'umount2', 'openat2', 'sethostname', 'setdomainname']);
+const filtered = new Set([
+  'clone3',
+  'setns',
+  'unshare',
+  'fsopen',
+  'fsconfig',
+  'fsmount',
+  'open_tree',
+  'move_mount',
+  'mount_setattr',
+  'pivot_root',
+  'umount2',
+  'openat2',
+  'sethostname',
+  'setdomainname',
+]);
 
 /** Docker's default profile answers clone3 with ENOSYS and namespace flags with EPERM. */
 const outerFilter: Rule = ({ syscall, errno }, at) => {
@@ -155,7 +176,12 @@ const coveredKernelFiles: Rule = ({ syscall, errno, step }, at) => {
   const which = step === 'mount /proc' ? '/proc' : step === 'mount /sys' ? '/sys' : undefined;
   if (syscall !== 'fsmount' || errno !== EPERM || !which) return undefined;
   const mounts = parseMountInfo(at('/proc/self/mountinfo') ?? '');
-  const below = mounts.filter(({ path, type }) => path.startsWith(`${which}/`) && !(which === '/sys' && /^(cgroup2?|tmpfs|debugfs|tracefs|securityfs|pstore|bpf|configfs|fusectl|efivarfs)$/.test(type)) && !['binfmt_misc', 'autofs'].includes(type));
+  const below = mounts.filter(
+    ({ path, type }) =>
+      path.startsWith(`${which}/`) &&
+      !(which === '/sys' && /^(cgroup2?|tmpfs|debugfs|tracefs|securityfs|pstore|bpf|configfs|fusectl|efivarfs)$/.test(type)) &&
+      !['binfmt_misc', 'autofs'].includes(type),
+  );
   const readonly = mounts.some(({ path, options }) => path === which && options.includes('ro'));
   return {
     what: `a new ${which} would show what is covered in the present one`,
@@ -163,7 +189,10 @@ const coveredKernelFiles: Rule = ({ syscall, errno, step }, at) => {
       below.length > 0
         ? `Something is mounted over parts of ${which}, as container engines do: run this container with unmasked paths (docker run --security-opt systempaths=unconfined; podman --security-opt unmask=ALL).`
         : `${which} must be mounted, and writable, where the user namespace is made${readonly ? ': here it is read-only' : ''}.`,
-    evidence: below.length > 0 ? below.map(({ path }) => `${path} is mounted over`) : [`/proc/self/mountinfo has ${mounts.filter(({ path }) => path === which).length} mounts at ${which}`],
+    evidence:
+      below.length > 0
+        ? below.map(({ path }) => `${path} is mounted over`)
+        : [`/proc/self/mountinfo has ${mounts.filter(({ path }) => path === which).length} mounts at ${which}`],
   };
 };
 
@@ -173,7 +202,9 @@ const readonlyTarget: Rule = ({ syscall, errno, path }) =>
     : undefined;
 
 const noSuchSource: Rule = ({ syscall, errno, step, path }) =>
-  errno === ENOENT && (syscall === 'open_tree' || syscall === 'openat') && /^(bind|use a layer|use the writable layer|use a directory as root|(writable )?layer of a mount)/.test(step)
+  errno === ENOENT &&
+  (syscall === 'open_tree' || syscall === 'openat') &&
+  /^(bind|use a layer|use the writable layer|use a directory as root|(writable )?layer of a mount)/.test(step)
     ? { what: `${path} does not exist on this host` }
     : undefined;
 
@@ -209,7 +240,10 @@ const otherKind: Rule = ({ syscall, errno, step, path }) => {
 
 const deadEnd: Rule = ({ syscall, errno, step, path }) =>
   syscall === 'openat2' && errno === ENOENT && step.startsWith('mount ')
-    ? { what: `in the root, the way to ${path} goes through a symlink that leads nowhere`, hint: 'Make what the symlink names, inside the root, or choose another target.' }
+    ? {
+        what: `in the root, the way to ${path} goes through a symlink that leads nowhere`,
+        hint: 'Make what the symlink names, inside the root, or choose another target.',
+      }
     : undefined;
 
 /** The upper directory's owner is that of the root: may_create in fs/namei.c. */
@@ -262,15 +296,22 @@ const otherOwner: Rule = ({ syscall, errno, step }) => {
 /** What the values of options meet: the option is named, as only the caller can mend it. */
 const refusedValue: Rule = ({ syscall, errno, step, path }) => {
   if (step === 'enter the working directory') {
-    if (errno === ENOENT) return { what: `there is no directory ${path} in the root`, hint: '`cwd` is a path inside the sandbox; `mounts` can bring a directory in.' };
+    if (errno === ENOENT)
+      return { what: `there is no directory ${path} in the root`, hint: '`cwd` is a path inside the sandbox; `mounts` can bring a directory in.' };
     if (errno === ENOTDIR) return { what: `${path} is not a directory in the root` };
     if (errno === EACCES) return { what: `root inside may not enter ${path}` };
   }
   if (step === 'set a resource limit' && errno === EPERM) {
-    return { what: `${path} may not be raised above the hard limit of this process`, hint: 'Choose a lower one, or raise that of this process before (ulimit -H, LimitNOFILE= and its like in a systemd unit).' };
+    return {
+      what: `${path} may not be raised above the hard limit of this process`,
+      hint: 'Choose a lower one, or raise that of this process before (ulimit -H, LimitNOFILE= and its like in a systemd unit).',
+    };
   }
   if (step === 'write oom_score_adj' && (errno === EACCES || errno === EPERM)) {
-    return { what: "a score below the lowest that this process ever had needs CAP_SYS_RESOURCE", hint: 'Choose a higher oomScoreAdj: what is killed first should be the sandbox anyway.' };
+    return {
+      what: 'a score below the lowest that this process ever had needs CAP_SYS_RESOURCE',
+      hint: 'Choose a higher oomScoreAdj: what is killed first should be the sandbox anyway.',
+    };
   }
   if (step === 'set a sysctl') {
     if (errno === ENOENT) return { what: 'this kernel has no such sysctl, or its namespace has none of its own' };
@@ -278,13 +319,32 @@ const refusedValue: Rule = ({ syscall, errno, step, path }) => {
     if (errno === EACCES || errno === EPERM) return { what: 'this sysctl may only be set outside of user namespaces' };
   }
   if (step === 'set the clocks' && errno === 34) {
-    return { what: 'no clock may be set below 0, or more than about 146 years ahead', hint: 'timeOffsets are milliseconds; a negative one can be as large as the machine has been running.' };
+    return {
+      what: 'no clock may be set below 0, or more than about 146 years ahead',
+      hint: 'timeOffsets are milliseconds; a negative one can be as large as the machine has been running.',
+    };
   }
   return undefined;
 };
 
 const rules: readonly Rule[] = [
-  otherOwner, refusedValue,
-  withoutUserNamespace, userNamespacesOff, namespaceLimit, appArmor, coveredKernelFiles, rootWithoutSetfcap, outerFilter, chrooted, readonlyTarget, noSuchSource, noDirectory,
-  symlinkTrap, otherKind, deadEnd, strangersRoot, badOverlay, layerTwice,
+  otherOwner,
+  refusedValue,
+  withoutUserNamespace,
+  userNamespacesOff,
+  namespaceLimit,
+  appArmor,
+  coveredKernelFiles,
+  rootWithoutSetfcap,
+  outerFilter,
+  chrooted,
+  readonlyTarget,
+  noSuchSource,
+  noDirectory,
+  symlinkTrap,
+  otherKind,
+  deadEnd,
+  strangersRoot,
+  badOverlay,
+  layerTwice,
 ];

@@ -21,8 +21,8 @@ export function parseMountInfo(text: string): MountInfo[] {
       return {
         id: Number(id),
         parent: Number(parent),
-        root: unescape(root),
-        path: unescape(path),
+        root: unescapeOctal(root),
+        path: unescapeOctal(path),
         options: options.split(','),
         type: right.split(' ')[0] ?? '',
       };
@@ -30,10 +30,13 @@ export function parseMountInfo(text: string): MountInfo[] {
 }
 
 /** Space, tab, newline and backslash are written in octal. */
-function unescape(path: string): string {
+function unescapeOctal(path: string): string {
   if (!path.includes('\\')) return path;
   const bytes = Buffer.from(path, 'utf8').toString('latin1');
-  return Buffer.from(bytes.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))), 'latin1').toString('utf8');
+  return Buffer.from(
+    bytes.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))),
+    'latin1',
+  ).toString('utf8');
 }
 
 /**

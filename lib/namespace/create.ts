@@ -26,7 +26,7 @@ export async function create(type: NamespaceType, options: NamespaceOptions): Pr
   const { timeOffsets } = options;
   let { owner } = options;
   if (owner !== undefined && owner.type !== 'user') throw optionError('owner', 'a UserNamespace', owner);
-  if (owner !== undefined && type === 'user') throw optionError('owner', "nothing for a user namespace: nested ones are made by a process inside", owner);
+  if (owner !== undefined && type === 'user') throw optionError('owner', 'nothing for a user namespace: nested ones are made by a process inside', owner);
   if (timeOffsets !== undefined && type !== 'time') throw optionError('timeOffsets', "nothing unless type is 'time'", timeOffsets);
   // setns(2): one's own user namespace cannot be entered again, and need not be.
   if (owner?.id === ownUserNamespace()) owner = undefined;
@@ -78,4 +78,3 @@ export function mapIds(plan: PlanBuilder, ids: Ids): void {
     plan.label('wait for the id maps').add('await_ids', []);
   }
 }
-

@@ -17,5 +17,12 @@ export const namespaceTypes = Object.keys(namespaceFlags) as readonly NamespaceT
 
 /** The names that /proc/PID/ns uses. */
 export const namespaceFiles: Readonly<Record<NamespaceType, string>> = {
-  cgroup: 'cgroup', ipc: 'ipc', mount: 'mnt', net: 'net', pid: 'pid', time: 'time', user: 'user', uts: 'uts',
+  cgroup: 'cgroup',
+  ipc: 'ipc',
+  mount: 'mnt',
+  net: 'net',
+  pid: 'pid',
+  time: 'time',
+  user: 'user',
+  uts: 'uts',
 };

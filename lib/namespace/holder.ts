@@ -40,7 +40,8 @@ export function holdByInit(
   return new Promise((resolve, reject) => {
     const pipe = checked(native().pipe(), 'pipe2', 'make the report pipe') as [number, number];
     let failure: NativeFailure | undefined;
-    const fail = (): void => reject(failure ? explainFailure(plan, failure) : new IsolationError('ERR_CLOISTER_NOT_STARTED', 'the init of a namespace was killed'));
+    const fail = (): void =>
+      reject(failure ? explainFailure(plan, failure) : new IsolationError('ERR_CLOISTER_NOT_STARTED', 'the init of a namespace was killed'));
     const held = new (native().Process)(
       plan.encode(),
       plan.slots(),

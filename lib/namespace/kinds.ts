@@ -1,13 +1,13 @@
-import { native } from '../native.js';
-import { parseIdMap } from '../host/caller.js';
 import { readFileSync, statSync } from 'node:fs';
 import { optionError } from '../errors.js';
+import { parseIdMap } from '../host/caller.js';
+import { native } from '../native.js';
 import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd } from '../plan/steps.js';
-import { Namespace } from './namespace.js';
 import { enter } from './enter.js';
+import { Namespace } from './namespace.js';
 import type { IdMap } from './types.js';
 
 /** cgroup_namespaces(7) */

@@ -5,9 +5,9 @@ import type { IsolatedProcess, Run } from '../spawn/types.js';
 import { quoted } from '../spawn/validate.js';
 import { create } from './create.js';
 import { namespaceFiles, namespaceFlags, namespaceTypes } from './flags.js';
+import type { UserNamespace } from './kinds.js';
 import { pin } from './pin.js';
 import type { NamespaceByType, NamespaceOptions, NamespaceRunOptions, NamespaceType } from './types.js';
-import type { UserNamespace } from './kinds.js';
 
 type Constructor = new (type: NamespaceType, fd: number, release?: () => void) => Namespace;
 const constructors = new Map<NamespaceType, Constructor>();
@@ -35,8 +35,8 @@ export class Namespace<T extends NamespaceType = NamespaceType> implements Dispo
   }
 
   /** @internal */
-  protected static register(type: NamespaceType, constructor: unknown): void {
-    constructors.set(type, constructor as Constructor);
+  protected static register(type: NamespaceType, kind: unknown): void {
+    constructors.set(type, kind as Constructor);
   }
 
   /** @internal The class of its kind. */

@@ -20,6 +20,20 @@ export interface NamespaceOptions {
   timeOffsets?: { monotonic?: number; boottime?: number };
 }
 export type NamespaceRunOptions = Pick<RunOptions, 'cwd' | 'env' | 'input' | 'encoding' | 'timeout' | 'outputLimit' | 'signal' | 'killSignal' | 'killGrace'>;
-export interface Link { name: string; index: number; mac: string; mtu: number; up: boolean; addresses: readonly string[] }
-export interface IdMap { uids: readonly IdRange[]; gids: readonly IdRange[] }
-export interface IdRange { inside: number; outside: number; count: number }
+export interface Link {
+  name: string;
+  index: number;
+  mac: string;
+  mtu: number;
+  up: boolean;
+  addresses: readonly string[];
+}
+export interface IdMap {
+  uids: readonly IdRange[];
+  gids: readonly IdRange[];
+}
+export interface IdRange {
+  inside: number;
+  outside: number;
+  count: number;
+}

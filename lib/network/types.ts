@@ -10,5 +10,11 @@ export interface NetworkOptions {
   egress?: 'deny' | { allow: readonly string[] } | ((request: EgressRequest) => boolean | EgressTarget | Promise<boolean | EgressTarget>);
   dns?: Record<string, string>;
 }
-export interface EgressRequest { protocol: 'tcp' | 'udp'; address: string; port: number; hostname?: string; pid?: number }
+export interface EgressRequest {
+  protocol: 'tcp' | 'udp';
+  address: string;
+  port: number;
+  hostname?: string;
+  pid?: number;
+}
 export type EgressTarget = { host?: string; port?: number } | { path: string } | ((socket: net.Socket) => void);

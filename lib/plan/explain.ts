@@ -18,7 +18,8 @@ export function explanationOf(plan: PlanBuilder): Explanation {
   };
   tell('parent', plan.steps.parent);
   const maps = (flags: number): void => {
-    if (plan.oomScoreAdj !== undefined) lines.push({ side: 'parent', step: 'write oom_score_adj', syscall: 'write', args: ['/proc/PID/oom_score_adj', String(plan.oomScoreAdj)] });
+    if (plan.oomScoreAdj !== undefined)
+      lines.push({ side: 'parent', step: 'write oom_score_adj', syscall: 'write', args: ['/proc/PID/oom_score_adj', String(plan.oomScoreAdj)] });
     if (!plan.idMap || !(flags & k.CLONE_NEWUSER)) return;
     for (const kind of ['uid', 'gid'] as const) {
       const map = plan.idMap[kind];
@@ -27,13 +28,25 @@ export function explanationOf(plan: PlanBuilder): Explanation {
     }
   };
   if (plan.joinFlags >= 0) {
-    lines.push({ side: 'parent', step: 'make the joiner', syscall: 'clone3', args: [cloneFlags(plan.joinFlags, ['CLONE_VM', 'CLONE_FILES', 'CLONE_CLEAR_SIGHAND'])] });
+    lines.push({
+      side: 'parent',
+      step: 'make the joiner',
+      syscall: 'clone3',
+      args: [cloneFlags(plan.joinFlags, ['CLONE_VM', 'CLONE_FILES', 'CLONE_CLEAR_SIGHAND'])],
+    });
     maps(plan.joinFlags);
     tell('child', plan.steps.join);
   }
   if (plan.cloneFlags !== 0) {
     if (plan.netSlot) lines.push({ side: 'parent', step: 'enter the network namespace', syscall: 'setns', args: [`<${plan.netSlot.name}>`, 'CLONE_NEWNET'] });
-    lines.push({ side: 'parent', step: 'make the namespaces', syscall: 'clone3', args: [cloneFlags(plan.cloneFlags & ~k.CLONE_PIDFD, ['CLONE_VM', 'CLONE_PIDFD', 'CLONE_CLEAR_SIGHAND', ...(plan.joinFlags >= 0 ? ['CLONE_PARENT'] : [])])] });
+    lines.push({
+      side: 'parent',
+      step: 'make the namespaces',
+      syscall: 'clone3',
+      args: [
+        cloneFlags(plan.cloneFlags & ~k.CLONE_PIDFD, ['CLONE_VM', 'CLONE_PIDFD', 'CLONE_CLEAR_SIGHAND', ...(plan.joinFlags >= 0 ? ['CLONE_PARENT'] : [])]),
+      ],
+    });
     if (plan.joinFlags < 0) maps(plan.cloneFlags);
     tell('child', plan.steps.child);
   }
@@ -77,7 +90,8 @@ function argument(step: Step, arg: Step['args'][number], index: number): string 
   if (Array.isArray(arg)) {
     const words = arg as readonly string[];
     // The environment may hold secrets: its names are enough.
-    if (step.kind.startsWith('exec') && index === step.args.length - (step.kind === 'exec' ? 1 : 2)) return `[${words.map((word) => word.split('=')[0]).join(', ')}]`;
+    if (step.kind.startsWith('exec') && index === step.args.length - (step.kind === 'exec' ? 1 : 2))
+      return `[${words.map((word) => word.split('=')[0]).join(', ')}]`;
     return `[${words.map(quote).join(', ')}]`;
   }
   const slot = arg as Slot;
@@ -107,13 +121,28 @@ function bytesText(bytes: Uint8Array): string {
 
 type Names = readonly (readonly [value: number, name: string])[];
 
+// biome-ignore lint/performance/noDynamicNamespaceImportAccess: constants are told by their own names
 const named = (...names: (keyof typeof k)[]): Names => names.map((name) => [k[name] as number, name]);
 const openFlags = named('O_WRONLY', 'O_RDWR', 'O_CREAT', 'O_EXCL', 'O_NOCTTY', 'O_NONBLOCK', 'O_DIRECTORY', 'O_NOFOLLOW', 'O_CLOEXEC', 'O_PATH');
-const treeFlags: Names = [[k.OPEN_TREE_CLONE, 'OPEN_TREE_CLONE'], [k.OPEN_TREE_CLOEXEC, 'OPEN_TREE_CLOEXEC'], [k.AT_RECURSIVE, 'AT_RECURSIVE'], [k.AT_EMPTY_PATH, 'AT_EMPTY_PATH']];
+const treeFlags: Names = [
+  [k.OPEN_TREE_CLONE, 'OPEN_TREE_CLONE'],
+  [k.OPEN_TREE_CLOEXEC, 'OPEN_TREE_CLOEXEC'],
+  [k.AT_RECURSIVE, 'AT_RECURSIVE'],
+  [k.AT_EMPTY_PATH, 'AT_EMPTY_PATH'],
+];
 const mountAttributes = named('MOUNT_ATTR_RDONLY', 'MOUNT_ATTR_NOSUID', 'MOUNT_ATTR_NODEV', 'MOUNT_ATTR_NOEXEC');
 const atFlags = named('AT_EMPTY_PATH', 'AT_RECURSIVE', 'AT_SYMLINK_NOFOLLOW');
 const resolveFlags = named('RESOLVE_NO_MAGICLINKS', 'RESOLVE_NO_SYMLINKS', 'RESOLVE_IN_ROOT');
-const namespaceNames = named('CLONE_NEWUSER', 'CLONE_NEWNS', 'CLONE_NEWPID', 'CLONE_NEWNET', 'CLONE_NEWIPC', 'CLONE_NEWUTS', 'CLONE_NEWCGROUP', 'CLONE_NEWTIME');
+const namespaceNames = named(
+  'CLONE_NEWUSER',
+  'CLONE_NEWNS',
+  'CLONE_NEWPID',
+  'CLONE_NEWNET',
+  'CLONE_NEWIPC',
+  'CLONE_NEWUTS',
+  'CLONE_NEWCGROUP',
+  'CLONE_NEWTIME',
+);
 
 /** kind.index of an argument → the names of its bits. */
 const flagArguments: Readonly<Record<string, Names>> = {
@@ -130,12 +159,19 @@ const flagArguments: Readonly<Record<string, Names>> = {
   'unshare.0': namespaceNames,
   'umount2.1': named('MNT_DETACH'),
   'close_range.2': named('CLOSE_RANGE_CLOEXEC'),
-  'socket.1': [[k.SOCK_CLOEXEC, 'SOCK_CLOEXEC'], [k.SOCK_DGRAM, 'SOCK_DGRAM']],
+  'socket.1': [
+    [k.SOCK_CLOEXEC, 'SOCK_CLOEXEC'],
+    [k.SOCK_DGRAM, 'SOCK_DGRAM'],
+  ],
 };
 
 /** kind.index → the name of each value. */
 const valueArguments: Readonly<Record<string, Names>> = {
-  'fsconfig.1': [[0, 'FSCONFIG_SET_FLAG'], [1, 'FSCONFIG_SET_STRING'], [6, 'FSCONFIG_CMD_CREATE']],
+  'fsconfig.1': [
+    [0, 'FSCONFIG_SET_FLAG'],
+    [1, 'FSCONFIG_SET_STRING'],
+    [6, 'FSCONFIG_CMD_CREATE'],
+  ],
   'fsconfig_fd.1': [[5, 'FSCONFIG_SET_FD']],
   'prctl.0': named('PR_SET_PDEATHSIG', 'PR_SET_DUMPABLE', 'PR_SET_KEEPCAPS', 'PR_SET_NO_NEW_PRIVS', 'PR_CAP_AMBIENT'),
   'ioctl.1': named('SIOCSIFFLAGS', 'TIOCSWINSZ', 'TIOCSPTLCK'),

@@ -1,7 +1,7 @@
-import { execveAdvice } from '../host/exec-advice.js';
-import { adviceFor, type Advice } from '../host/hints.js';
-import { errnoText, IsolationError } from '../errors.js';
 import type { NativeFailure } from '../../types/native.js';
+import { errnoText, IsolationError } from '../errors.js';
+import { execveAdvice } from '../host/exec-advice.js';
+import { type Advice, adviceFor } from '../host/hints.js';
 import type { PlanBuilder } from './builder.js';
 import type { Step, StepKind } from './steps.js';
 
@@ -9,12 +9,28 @@ import type { Step, StepKind } from './steps.js';
 const phases = ['step', 'clone_joiner', 'clone_child', 'setgroups', 'uid_map', 'gid_map', 'oom_score_adj', 'newuidmap', 'newgidmap', 'setns'] as const;
 
 const specialSyscalls: Partial<Record<StepKind, string>> = {
-  await_ids: 'futex', drop_bounding: 'prctl', send_fd: 'sendmsg', exec: 'execve', fsconfig_fd: 'fsconfig', ioctl_number: 'ioctl',
+  await_ids: 'futex',
+  drop_bounding: 'prctl',
+  send_fd: 'sendmsg',
+  exec: 'execve',
+  fsconfig_fd: 'fsconfig',
+  ioctl_number: 'ioctl',
 };
 
 export const syscallOf = (kind: StepKind): string => specialSyscalls[kind] ?? kind;
 
-const mountCalls = new Set<StepKind>(['fsopen', 'fsconfig', 'fsconfig_fd', 'fsmount', 'fspick', 'open_tree', 'move_mount', 'mount_setattr', 'pivot_root', 'umount2']);
+const mountCalls = new Set<StepKind>([
+  'fsopen',
+  'fsconfig',
+  'fsconfig_fd',
+  'fsmount',
+  'fspick',
+  'open_tree',
+  'move_mount',
+  'mount_setattr',
+  'pivot_root',
+  'umount2',
+]);
 
 /** By what was being done: which call refused it, as whom, is a detail. */
 function codeOf({ kind, label }: Step): `ERR_CLOISTER_${string}` {
@@ -49,7 +65,12 @@ function explainPhase(plan: PlanBuilder, failure: NativeFailure, phase: Exclude<
   }
   if (phase === 'setns') return refused('ERR_CLOISTER_NAMESPACE', failure, { step: 'enter the network namespace', index, syscall: 'setns', path: undefined });
   if (phase === 'newuidmap' || phase === 'newgidmap') {
-    return refused('ERR_CLOISTER_ID_MAP', failure, { step: `map ids with ${phase}`, index, syscall: phase, path: `/etc/sub${phase === 'newuidmap' ? 'uid' : 'gid'}` });
+    return refused('ERR_CLOISTER_ID_MAP', failure, {
+      step: `map ids with ${phase}`,
+      index,
+      syscall: phase,
+      path: `/etc/sub${phase === 'newuidmap' ? 'uid' : 'gid'}`,
+    });
   }
   const code = phase === 'oom_score_adj' ? 'ERR_CLOISTER_STEP' : 'ERR_CLOISTER_ID_MAP';
   return refused(code, failure, { step: `write ${phase}`, index, syscall: 'write', path: `/proc/PID/${phase}` });

@@ -1,5 +1,5 @@
-import { native } from '../native.js';
 import type { Native, NativeFailure } from '../../types/native.js';
+import { native } from '../native.js';
 import type { PlanBuilder } from './builder.js';
 import { explainFailure } from './failure.js';
 import type { Slot } from './steps.js';

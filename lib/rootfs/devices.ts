@@ -79,4 +79,3 @@ export function openTerminal(plan: PlanBuilder, pts: Slot, channel: Slot, size: 
   plan.release(master);
   return slave;
 }
-

@@ -8,9 +8,21 @@ import { type MountInfo, mountTable } from '../host/mountinfo.js';
 export const hiddenDirectories = ['/home', '/root', '/run', '/tmp', '/var/tmp'] as const;
 /** Not there inside: root of an idmapped root is the owner of these copies of the host's secrets. */
 const hiddenFiles = [
-  '/etc/shadow', '/etc/shadow-', '/etc/gshadow', '/etc/gshadow-', '/etc/security/opasswd', '/etc/sudoers', '/etc/krb5.keytab',
-  '/etc/ssh/ssh_host_rsa_key', '/etc/ssh/ssh_host_ecdsa_key', '/etc/ssh/ssh_host_ed25519_key', '/etc/ssl/private',
-  '/var/backups/shadow.bak', '/var/backups/gshadow.bak', '/var/cache/debconf/passwords.dat', '/var/lib/systemd/credential.secret',
+  '/etc/shadow',
+  '/etc/shadow-',
+  '/etc/gshadow',
+  '/etc/gshadow-',
+  '/etc/security/opasswd',
+  '/etc/sudoers',
+  '/etc/krb5.keytab',
+  '/etc/ssh/ssh_host_rsa_key',
+  '/etc/ssh/ssh_host_ecdsa_key',
+  '/etc/ssh/ssh_host_ed25519_key',
+  '/etc/ssl/private',
+  '/var/backups/shadow.bak',
+  '/var/backups/gshadow.bak',
+  '/var/cache/debconf/passwords.dat',
+  '/var/lib/systemd/credential.secret',
   '/var/lib/cloister',
 ] as const;
 /** Mounted anew for each sandbox. */
@@ -18,8 +30,28 @@ const kernelDirectories = ['/dev', '/proc', '/sys'] as const;
 
 /** File systems that show the kernel, not files. */
 const kernelTypes = new Set([
-  'proc', 'sysfs', 'devtmpfs', 'devpts', 'mqueue', 'cgroup', 'cgroup2', 'debugfs', 'tracefs', 'securityfs', 'pstore', 'bpf', 'configfs',
-  'fusectl', 'hugetlbfs', 'autofs', 'binfmt_misc', 'nsfs', 'rpc_pipefs', 'efivarfs', 'selinuxfs', 'nfsd',
+  'proc',
+  'sysfs',
+  'devtmpfs',
+  'devpts',
+  'mqueue',
+  'cgroup',
+  'cgroup2',
+  'debugfs',
+  'tracefs',
+  'securityfs',
+  'pstore',
+  'bpf',
+  'configfs',
+  'fusectl',
+  'hugetlbfs',
+  'autofs',
+  'binfmt_misc',
+  'nsfs',
+  'rpc_pipefs',
+  'efivarfs',
+  'selinuxfs',
+  'nfsd',
 ]);
 
 export interface HostMount {

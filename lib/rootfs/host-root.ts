@@ -1,12 +1,12 @@
 import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import { chrootAdvice } from '../host/hints.js';
-import { idsFor } from '../security/id-map.js';
 import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import { mountAttr } from '../plan/structs.js';
+import { idsFor } from '../security/id-map.js';
 import { cloneMount, newFilesystem } from './filesystem.js';
 import { hiddenIn, hideLayer } from './hide-layer.js';
 import { type HostLayout, type HostMount, hostLayout, hostTree, type TreeEntry } from './host-layout.js';
@@ -159,4 +159,3 @@ function openDirectoryTree(plan: PlanBuilder, entries: readonly TreeEntry[]): Sl
   }
   return base;
 }
-

@@ -1,8 +1,8 @@
 import { native } from '../native.js';
 import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
-import { mountAttr } from '../plan/structs.js';
 import { runPlan } from '../plan/run.js';
+import { mountAttr } from '../plan/structs.js';
 import { fillDev } from './devices.js';
 import { newFilesystem } from './filesystem.js';
 import { hiddenIn, hideLayer } from './hide-layer.js';

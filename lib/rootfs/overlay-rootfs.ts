@@ -5,22 +5,22 @@ import type { Readable } from 'node:stream';
 import { IsolationError, optionError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import type { Layer, LayerStore } from '../later.js';
-import { unavailable } from '../unavailable.js';
-import { native } from '../native.js';
 import type { IdMap } from '../namespace/types.js';
+import { native } from '../native.js';
 import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import { checkIdMap, type Ids, idsFor, rootOutside, sameMap } from '../security/id-map.js';
 import * as check from '../spawn/validate.js';
+import { unavailable } from '../unavailable.js';
 import { parseBytes } from '../units.js';
 import { cloneMount, openDirectory } from './filesystem.js';
 import { hostRoot, ordinaryHostRoot, privilegedHostRoot } from './host-root.js';
-import { type OverlayMount, overlay, overlayOf, tmpfsUpper, type UpperSpace } from './overlay.js';
 import { enterOwner, type Owner, shareOwner } from './ordinary-owner.js';
-import type { RootMount } from './root-mount.js';
+import { type OverlayMount, overlay, overlayOf, tmpfsUpper, type UpperSpace } from './overlay.js';
 import { defaultUpperSize } from './ready.js';
+import type { RootMount } from './root-mount.js';
 import type { ApplyReport, Branch, Change, OverlayOptions } from './types.js';
 
 interface Checked {
@@ -170,7 +170,13 @@ export class OverlayRootfs implements AsyncDisposable {
     }
   }
 
-  async #overlays(plan: PlanBuilder, owner: UpperSpace['owner'], userns: number | undefined, userxattr: boolean, trial: boolean): Promise<{ mounts: RootMount[]; missing: readonly string[] }> {
+  async #overlays(
+    plan: PlanBuilder,
+    owner: UpperSpace['owner'],
+    userns: number | undefined,
+    userxattr: boolean,
+    trial: boolean,
+  ): Promise<{ mounts: RootMount[]; missing: readonly string[] }> {
     const { layers, upper, size, volatile, hide } = this.#options;
     const root = layers === undefined ? await hostRoot(hide) : undefined;
     let space: UpperSpace;

@@ -10,8 +10,16 @@ export interface Change {
   kind: 'added' | 'modified' | 'deleted';
   type: FileType;
 }
-export interface ApplyReport { applied: Change[]; skipped: Change[]; conflicts: { change: Change; reason: string }[] }
-export interface Branch { path: string; writable: boolean; attributes: readonly string[] }
+export interface ApplyReport {
+  applied: Change[];
+  skipped: Change[];
+  conflicts: { change: Change; reason: string }[];
+}
+export interface Branch {
+  path: string;
+  writable: boolean;
+  attributes: readonly string[];
+}
 export interface OverlayOptions {
   /** Base first, as in an OCI manifest. A Layer brings no parents with it: name them. */
   layers: readonly (string | Layer)[];

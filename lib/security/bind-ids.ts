@@ -19,7 +19,7 @@ function onDisk(ranges: readonly IdRange[], sandbox: readonly IdRange[], source:
     const [first, last] = [outside(sandbox, inside), outside(sandbox, inside + count - 1)];
     if (first === undefined || last !== first + count - 1) {
       const ids = count === 1 ? `id ${inside} is` : `ids ${inside} to ${inside + count - 1} are`;
-      throw refused(source, `${ids} not mapped in the sandbox, so no file can be theirs`, "`inside` are ids of the sandbox, `outside` those on the disk.");
+      throw refused(source, `${ids} not mapped in the sandbox, so no file can be theirs`, '`inside` are ids of the sandbox, `outside` those on the disk.');
     }
     return { inside: disk, outside: first, count };
   });

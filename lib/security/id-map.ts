@@ -2,9 +2,9 @@ import { existsSync, readFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { optionError } from '../errors.js';
 import type { Caller } from '../host/caller.js';
-import { native } from '../native.js';
 import type { UserNamespace } from '../namespace/kinds.js';
 import type { IdMap, IdRange } from '../namespace/types.js';
+import { native } from '../native.js';
 import { type IdMapTexts, PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
@@ -25,7 +25,11 @@ export interface Ids {
 }
 
 /** What a process without a user namespace of its own has: every id as it is. */
-export const hostIds: Ids = fixedIds({ uids: [{ inside: 0, outside: 0, count: 0xffffffff }], gids: [{ inside: 0, outside: 0, count: 0xffffffff }] }, 'parent', undefined);
+export const hostIds: Ids = fixedIds(
+  { uids: [{ inside: 0, outside: 0, count: 0xffffffff }], gids: [{ inside: 0, outside: 0, count: 0xffffffff }] },
+  'parent',
+  undefined,
+);
 
 const joinedMaps = new WeakMap<UserNamespace, Promise<IdMap>>();
 
@@ -138,8 +142,13 @@ const kept = new Map<string, Promise<Ids>>();
 
 async function givenIds(map: IdMap, caller: Caller): Promise<Ids> {
   if (!caller.mayMapRanges) {
-    const itself = map.uids.length === 1 && map.gids.length === 1 && map.uids[0]?.count === 1 && map.gids[0]?.count === 1 &&
-      map.uids[0].outside === caller.uid && map.gids[0].outside === caller.gid;
+    const itself =
+      map.uids.length === 1 &&
+      map.gids.length === 1 &&
+      map.uids[0]?.count === 1 &&
+      map.gids[0]?.count === 1 &&
+      map.uids[0].outside === caller.uid &&
+      map.gids[0].outside === caller.gid;
     return fixedIds(map, itself ? 'child' : 'helpers', undefined);
   }
   const key = mapText(map.uids) + mapText(map.gids);
@@ -219,4 +228,3 @@ function nameOf(uid: number): string {
     return '';
   }
 }
-

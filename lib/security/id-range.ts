@@ -1,8 +1,8 @@
 import { chmodSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { IsolationError } from '../errors.js';
 import { idsHere } from '../host/caller.js';
-import { native } from '../native.js';
 import type { IdMap } from '../namespace/types.js';
+import { native } from '../native.js';
 import { countedIds, type Ids, userNamespaceWith } from './id-map.js';
 
 // Ranges of 65,536 ids that no other sandbox of this machine has. Whoever uses one holds a lock on its byte of one file: an
@@ -88,7 +88,10 @@ function openLockFile(): number {
   } catch (cause) {
     const { errno, syscall } = cause as NodeJS.ErrnoException;
     throw IsolationError.ofErrno('ERR_CLOISTER_ID_MAP', errno ?? -5, {
-      step: 'lease a range of ids', syscall, path: `${directory}/ids`, cause,
+      step: 'lease a range of ids',
+      syscall,
+      path: `${directory}/ids`,
+      cause,
       hint: "Ranges are shared out through a file in /run, which must be writable; or choose idMap yourself ('self', or ranges).",
     });
   }

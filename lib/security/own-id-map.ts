@@ -1,8 +1,8 @@
-import { mapText } from './id-map.js';
 import type { IdMap } from '../namespace/types.js';
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { cwd } from '../plan/steps.js';
+import { mapText } from './id-map.js';
 
 /**
  * A process may map its own id in its new user namespace by itself, once it has given up setgroups(2): user_namespaces(7),

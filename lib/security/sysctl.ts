@@ -1,6 +1,6 @@
 import { optionError } from '../errors.js';
-import type { NamespaceChoice } from '../spawn/settings.js';
 import type { NamespaceType } from '../namespace/types.js';
+import type { NamespaceChoice } from '../spawn/settings.js';
 
 /** What a namespace has of its own, so that setting it inside changes nothing outside: kernel/sysctl.c, namespaces(7). */
 const namespaced: readonly { matches: RegExp; namespace: NamespaceType }[] = [
@@ -15,7 +15,11 @@ export function checkSysctl(value: unknown, namespaces: Readonly<Record<Namespac
   return Object.entries(value).map(([name, setting]) => {
     const rule = namespaced.find(({ matches }) => matches.test(name));
     if (!rule || !/^[a-z0-9_-]+(\.[a-z0-9_-]+)+$/i.test(name)) {
-      throw optionError(`sysctl.${name}`, 'the name of a sysctl that a namespace has for itself: net.*, kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*', setting);
+      throw optionError(
+        `sysctl.${name}`,
+        'the name of a sysctl that a namespace has for itself: net.*, kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*',
+        setting,
+      );
     }
     if (namespaces[rule.namespace] !== 'new') throw optionError(`sysctl.${name}`, `nothing when namespaces.${rule.namespace} is not 'new'`, setting);
     if (typeof setting !== 'string' || setting.includes('\0')) throw optionError(`sysctl.${name}`, 'a string', setting);

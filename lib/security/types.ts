@@ -1,10 +1,34 @@
 /** As in capabilities(7) and OCI: 'CAP_NET_BIND_SERVICE'. */
 export type Capability = `CAP_${string}`;
-export type Rlimit = 'as' | 'core' | 'cpu' | 'data' | 'fsize' | 'locks' | 'memlock' | 'msgqueue' | 'nice' | 'nofile' | 'nproc' | 'rss' | 'rtprio' | 'rttime' | 'sigpending' | 'stack';
+export type Rlimit =
+  | 'as'
+  | 'core'
+  | 'cpu'
+  | 'data'
+  | 'fsize'
+  | 'locks'
+  | 'memlock'
+  | 'msgqueue'
+  | 'nice'
+  | 'nofile'
+  | 'nproc'
+  | 'rss'
+  | 'rtprio'
+  | 'rttime'
+  | 'sigpending'
+  | 'stack';
 /** linux.seccomp of the OCI runtime specification. */
 export interface SeccompProfile {
-  defaultAction: string; defaultErrnoRet?: number; architectures?: string[]; flags?: string[];
-  syscalls?: { names: string[]; action: string; errnoRet?: number; args?: { index: number; value: number | bigint; valueTwo?: number | bigint; op: string }[] }[];
+  defaultAction: string;
+  defaultErrnoRet?: number;
+  architectures?: string[];
+  flags?: string[];
+  syscalls?: {
+    names: string[];
+    action: string;
+    errnoRet?: number;
+    args?: { index: number; value: number | bigint; valueTwo?: number | bigint; op: string }[];
+  }[];
 }
 export type SeccompNotify = Readonly<Record<string, (call: SeccompCall) => SeccompAnswer | Promise<SeccompAnswer>>>;
 export interface SeccompCall {
@@ -17,6 +41,10 @@ export interface SeccompCall {
 }
 export type SeccompAnswer = 'continue' | { errno: string } | { value: number | bigint } | { fd: number };
 export interface LandlockRules {
-  read?: readonly string[]; write?: readonly string[]; execute?: readonly string[];
-  connectTcp?: readonly number[]; bindTcp?: readonly number[]; scope?: readonly ('signal' | 'abstract-unix-socket')[];
+  read?: readonly string[];
+  write?: readonly string[];
+  execute?: readonly string[];
+  connectTcp?: readonly number[];
+  bindTcp?: readonly number[];
+  scope?: readonly ('signal' | 'abstract-unix-socket')[];
 }

@@ -2,11 +2,11 @@
 
 import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
-import { checked, native } from '../native.js';
 import { ownUserNamespace } from '../namespace/create.js';
 import { namespaceFlags, namespaceTypes } from '../namespace/flags.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
+import { checked, native } from '../native.js';
 import { bringUpLoopback } from '../network/loopback.js';
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
@@ -104,7 +104,14 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
     if (context.rootUse) {
       for (const { target, fd } of context.rootUse.mounts) {
         plan.label(target === '/' ? 'copy the root' : 'copy a part of the root', target);
-        made.push({ target, mount: plan.open(`copy of ${target}`, 'open_tree', [borrow(`root ${target}`, fd), '', k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_RECURSIVE | k.AT_EMPTY_PATH]) });
+        made.push({
+          target,
+          mount: plan.open(`copy of ${target}`, 'open_tree', [
+            borrow(`root ${target}`, fd),
+            '',
+            k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_RECURSIVE | k.AT_EMPTY_PATH,
+          ]),
+        });
       }
       missing = context.rootUse.missing;
     } else if (privileged) {
@@ -118,7 +125,18 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
       }
     }
   }
-  const mounts = ownsMounts ? addMounts(plan, settings.mounts, { privileged, setup, userns: usernsFd, bindUserns: context.bindUserns, uses: context.overlayUses, borrow }) : undefined;
+  const mounts = ownsMounts
+    ? addMounts(plan, settings.mounts, {
+        privileged,
+        setup,
+        userns: usernsFd,
+        bindUserns: context.bindUserns,
+        uses: context.overlayUses,
+        borrow,
+        hostPid: namespaces.pid === 'host',
+        newNet: namespaces.net === 'new',
+      })
+    : undefined;
 
   plan.in('child');
   resetSignals(plan, who.ignoredSignals);
@@ -158,7 +176,15 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   }
   if (namespaces.net === 'new' && !plan.netSlot) bringUpLoopback(plan);
   nameHost(plan, settings);
-  const terminal = settings.tty && channel && pts ? openTerminal(plan, pts, channel, structs.windowSize(context.terminalSize?.columns ?? settings.tty.columns, context.terminalSize?.rows ?? settings.tty.rows)) : undefined;
+  const terminal =
+    settings.tty && channel && pts
+      ? openTerminal(
+          plan,
+          pts,
+          channel,
+          structs.windowSize(context.terminalSize?.columns ?? settings.tty.columns, context.terminalSize?.rows ?? settings.tty.rows),
+        )
+      : undefined;
   if (root) pivot(plan);
   connectStreams(plan, settings, stdio, terminal, context.user, init);
   enterDirectory(plan, settings.cwd ?? '/');
@@ -210,7 +236,13 @@ function ownerOf(settings: Settings, context: Context): Owner {
 }
 
 /** With `mountsProc`, /proc of a pid namespace that is joined: who is in another user namespace than its owner could not mount it. */
-function joinNamespaces(plan: PlanBuilder, settings: Settings, owner: Owner, borrow: (name: string, fd: number) => Slot, mountsProc: boolean): Slot | undefined {
+function joinNamespaces(
+  plan: PlanBuilder,
+  settings: Settings,
+  owner: Owner,
+  borrow: (name: string, fd: number) => Slot,
+  mountsProc: boolean,
+): Slot | undefined {
   const joined = namespaceTypes.flatMap((type) => {
     const choice = settings.namespaces[type];
     return choice instanceof Namespace && type !== 'user' ? [{ type, fd: choice.fd }] : [];
@@ -245,7 +277,13 @@ function joinNamespaces(plan: PlanBuilder, settings: Settings, owner: Owner, bor
   return proc;
 }
 
-function directoryRoot(plan: PlanBuilder, path: string, readonly: boolean, userns: number | undefined, owner: { uid: number; gid: number } | undefined): RootMount {
+function directoryRoot(
+  plan: PlanBuilder,
+  path: string,
+  readonly: boolean,
+  userns: number | undefined,
+  owner: { uid: number; gid: number } | undefined,
+): RootMount {
   plan.label('use a directory as root', path);
   const ordinary = plan.section === 'child';
   if (!readonly) return { target: '/', mount: cloneMount(plan, cwd, path, { recursive: true, userns, attributes: k.MOUNT_ATTR_NODEV }) };
@@ -336,7 +374,14 @@ function limit(plan: PlanBuilder, { rlimits, umask }: Settings): void {
   plan.label('set the umask').add('umask', [umask]);
 }
 
-function connectStreams(plan: PlanBuilder, settings: Settings, stdio: readonly Slot[], terminal: Slot | undefined, user: UserSetting, init: { program: Slot; status: Slot; socket: Slot } | undefined): void {
+function connectStreams(
+  plan: PlanBuilder,
+  settings: Settings,
+  stdio: readonly Slot[],
+  terminal: Slot | undefined,
+  user: UserSetting,
+  init: { program: Slot; status: Slot; socket: Slot } | undefined,
+): void {
   if (terminal) {
     // So that the program can open its terminal by name once more.
     plan.label('connect the terminal').add('fchownat', [terminal, '', user.uid, user.gid, k.AT_EMPTY_PATH]);
@@ -406,4 +451,3 @@ function execute(plan: PlanBuilder, settings: Settings, init: Slot | undefined):
   const words = ['cloister-init', String(count), String(count + 1), settings.tty ? '1' : '0', String(paths.length), ...paths, ...argv];
   plan.add('execveat', [init, '', words, environment, k.AT_EMPTY_PATH]);
 }
-

@@ -27,7 +27,9 @@ export async function lookUpUser(name: string, rootfs: RootUse | string | undefi
     return { uid, gid: id(found[2], groupName, '/etc/group'), groups: [] };
   }
   const member = entry?.[0] ?? '';
-  const groups = group.filter(([, , , members]) => member !== '' && members?.split(',').includes(member)).map(([group, , gid]) => id(gid, group ?? '', '/etc/group'));
+  const groups = group
+    .filter(([, , , members]) => member !== '' && members?.split(',').includes(member))
+    .map(([group, , gid]) => id(gid, group ?? '', '/etc/group'));
   return { uid, gid: ownGid, groups };
 }
 
@@ -61,7 +63,12 @@ async function readInside(path: string, rootfs: RootUse | string | undefined): P
     if (rootfs.owner) enterOwner(plan, rootfs.owner);
     root = plan.slot('root', native().duplicate(fd, 0));
   }
-  const file = plan.open('file', 'openat2', [root, path.slice(1), openHow(k.O_RDONLY | k.O_CLOEXEC | k.O_NONBLOCK, k.RESOLVE_IN_ROOT | k.RESOLVE_NO_MAGICLINKS)], { tolerate: [k.ENOENT] });
+  const file = plan.open(
+    'file',
+    'openat2',
+    [root, path.slice(1), openHow(k.O_RDONLY | k.O_CLOEXEC | k.O_NONBLOCK, k.RESOLVE_IN_ROOT | k.RESOLVE_NO_MAGICLINKS)],
+    { tolerate: [k.ENOENT] },
+  );
   plan.keep(file);
   const fd = (await runPlan(plan))(file);
   if (fd < 0) return '';

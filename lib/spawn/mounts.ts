@@ -21,6 +21,9 @@ export interface MountContext {
   /** Of the overlay mounts with a `source`, in their order. */
   readonly uses: readonly RootUse[];
   readonly borrow: (name: string, fd: number) => Slot;
+  /** Whose /proc and /sys they would be. */
+  readonly hostPid: boolean;
+  readonly newNet: boolean;
 }
 
 /**
@@ -44,9 +47,9 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
     const slot = make();
     return () => slot;
   };
-  const place = (root: Slot, slot: Slot, create: 'directory' | 'file'): void => {
+  const place = (root: Slot, slot: Slot, create: 'directory' | 'file', target = mount.target): void => {
     label();
-    attach(plan, slot, openTarget(plan, root, mount.target, { create }));
+    attach(plan, slot, openTarget(plan, root, target, { create }));
     plan.release(slot);
   };
   switch (mount.type) {
@@ -62,9 +65,9 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
         place(root, newFilesystem(plan, 'tmpfs', options, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV), 'directory');
       };
     case 'proc':
-      return (root) => mountProc(plan, root, mount.target, 'new');
+      return (root) => mountProc(plan, root, mount.target, context.hostPid ? 'host' : 'new');
     case 'sysfs':
-      return (root) => mountSys(plan, root, mount.target, 'new');
+      return (root) => mountSys(plan, root, mount.target, context.newNet ? 'new' : 'host');
     case 'devpts':
     case 'mqueue':
     case 'cgroup':
@@ -87,11 +90,17 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
       };
     case 'overlay': {
       if ('source' in mount) {
-        const { fd } = (uses.shift() as RootUse).mounts[0] as { fd: number };
+        const use = uses.shift() as RootUse;
         plan.in(context.setup);
         label();
-        const copy = plan.open('overlay', 'open_tree', [context.borrow('overlay', fd), '', k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_EMPTY_PATH]);
-        return (root) => place(root, copy, 'directory');
+        const flags = k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_EMPTY_PATH | k.AT_RECURSIVE;
+        const copies = use.mounts.map(({ target, fd }) => ({
+          target: target === '/' ? mount.target : `${mount.target}${target}`,
+          copy: plan.open('overlay', 'open_tree', [context.borrow('overlay', fd), '', flags]),
+        }));
+        return (root) => {
+          for (const { target, copy } of copies) place(root, copy, 'directory', target);
+        };
       }
       const made = early(() => {
         label();
@@ -100,7 +109,8 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
           return context.privileged && context.userns !== undefined ? cloneMount(plan, cwd, path, { userns: context.userns }) : openDirectory(plan, cwd, path);
         };
         const lowers = [...mount.layers].reverse().map(open);
-        const openWritable = (path: string | undefined): Slot | undefined => path === undefined ? undefined : openDirectory(plan.label('writable layer of a mount', path), cwd, path);
+        const openWritable = (path: string | undefined): Slot | undefined =>
+          path === undefined ? undefined : openDirectory(plan.label('writable layer of a mount', path), cwd, path);
         const upper = openWritable(mount.upper);
         const work = openWritable(mount.work);
         label();
@@ -118,7 +128,12 @@ function bind(plan: PlanBuilder, mount: MountSetting & { type: 'bind' }, { usern
   const own = bindUserns.get(mount);
   if (own !== undefined) {
     const slot = borrow('user namespace of the bind', own);
-    plan.add('mount_setattr', [copy, '', k.AT_EMPTY_PATH | (mount.recursive ? k.AT_RECURSIVE : 0), mountAttr({ set: k.MOUNT_ATTR_IDMAP, userns: plan.given(slot) })]);
+    plan.add('mount_setattr', [
+      copy,
+      '',
+      k.AT_EMPTY_PATH | (mount.recursive ? k.AT_RECURSIVE : 0),
+      mountAttr({ set: k.MOUNT_ATTR_IDMAP, userns: plan.given(slot) }),
+    ]);
   } else if (privileged && userns !== undefined) {
     // Apart from the call above, which must not fail: not every file system can map ids, and then owners appear as nobody.
     plan.add('mount_setattr', [copy, '', k.AT_EMPTY_PATH | (mount.recursive ? k.AT_RECURSIVE : 0), mountAttr({ set: k.MOUNT_ATTR_IDMAP, userns })], {
@@ -136,4 +151,3 @@ function isFile(path: string): boolean {
     return false;
   }
 }
-

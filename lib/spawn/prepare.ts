@@ -1,21 +1,21 @@
 import { accessSync, constants, fchmodSync } from 'node:fs';
 import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
-import { checked, native } from '../native.js';
 import { ownUserNamespace } from '../namespace/create.js';
 import type { UserNamespace } from '../namespace/kinds.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
+import { checked, native } from '../native.js';
 import { PlanBuilder } from '../plan/builder.js';
 import { explanationOf } from '../plan/explain.js';
 import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
 import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
 import { descriptorsOf, enter, type Ready, takeReady } from '../rootfs/ready.js';
 import { userNamespaceOfBind } from '../security/bind-ids.js';
-import { hostIds, idsOfNamespace, type Ids, idsFor, outside } from '../security/id-map.js';
-import { compile, type Context } from './compile.js';
-import { lookUpUser } from './inside-user.js';
+import { hostIds, type Ids, idsFor, idsOfNamespace, outside } from '../security/id-map.js';
+import { type Context, compile } from './compile.js';
 import type { InitPipes } from './init-channel.js';
+import { lookUpUser } from './inside-user.js';
 import type { MountSetting, Settings, UserSetting } from './settings.js';
 import type { Streams } from './streams.js';
 import type { Explanation } from './types.js';
@@ -176,7 +176,8 @@ async function chooseIds(settings: Settings, roots: readonly OverlayRootfs[]): P
 }
 
 function checkUser(user: UserSetting, map: IdMap): void {
-  const missing = outside(map.uids, user.uid) === undefined ? `uid ${user.uid}` : [user.gid, ...user.groups].find((gid) => outside(map.gids, gid) === undefined);
+  const missing =
+    outside(map.uids, user.uid) === undefined ? `uid ${user.uid}` : [user.gid, ...user.groups].find((gid) => outside(map.gids, gid) === undefined);
   if (missing === undefined) return;
   throw new IsolationError('ERR_CLOISTER_USER', `${typeof missing === 'string' ? missing : `gid ${missing}`} is not mapped, so nobody can have it inside`, {
     step: 'choose the user',

@@ -1,5 +1,5 @@
-import { caller } from '../host/caller.js';
 import { optionError } from '../errors.js';
+import { caller } from '../host/caller.js';
 import type { Namespace } from '../namespace/namespace.js';
 import { argumentsOf, checkRun, collect } from './run.js';
 import { type Settings, settingsOf } from './settings.js';
@@ -23,11 +23,23 @@ export async function runInNamespace(namespace: Namespace, command: string, rest
     cwd: cwd ?? (namespace.type === 'mount' ? '/' : process.cwd()),
     noNewPrivileges: false,
     namespaces: {
-      cgroup: 'host', ipc: 'host', mount: 'host', net: 'host', pid: 'host', time: 'host', user: owner ?? 'host', uts: 'host',
+      cgroup: 'host',
+      ipc: 'host',
+      mount: 'host',
+      net: 'host',
+      pid: 'host',
+      time: 'host',
+      user: owner ?? 'host',
+      uts: 'host',
       [namespace.type]: namespace,
     },
   };
-  const settings: Settings = { ...settingsOf(command, args, spawn), env: { ...(env ?? process.env) } as Record<string, string>, umask: process.umask(), capabilities: 'caller' };
+  const settings: Settings = {
+    ...settingsOf(command, args, spawn),
+    env: { ...(env ?? process.env) } as Record<string, string>,
+    umask: process.umask(),
+    capabilities: 'caller',
+  };
   try {
     return await collect(settings, input, encoding ?? 'utf8');
   } finally {

@@ -37,7 +37,8 @@ export function checkRun(input: unknown, encoding: unknown): void {
   if (input !== undefined && typeof input !== 'string' && !(input instanceof Uint8Array) && typeof (input as Readable | null)?.pipe !== 'function') {
     throw optionError('input', 'a string, bytes or a readable stream', input);
   }
-  if (encoding !== undefined && encoding !== 'buffer' && !Buffer.isEncoding(encoding as string)) throw optionError('encoding', "an encoding of Buffer, or 'buffer'", encoding);
+  if (encoding !== undefined && encoding !== 'buffer' && !Buffer.isEncoding(encoding as string))
+    throw optionError('encoding', "an encoding of Buffer, or 'buffer'", encoding);
 }
 
 export async function collect(settings: Settings, input: RunOptions['input'], encoding: BufferEncoding | 'buffer'): Promise<RunResult<string | Buffer>> {

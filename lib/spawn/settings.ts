@@ -3,15 +3,15 @@
 import { isAbsolute, normalize } from 'node:path';
 import { Stream } from 'node:stream';
 import { optionError } from '../errors.js';
-import { checkIdMap, checkRangesOf } from '../security/id-map.js';
-import { capabilityMask, type CapabilitySets } from '../security/capabilities.js';
-import type { Capability, Rlimit } from '../security/types.js';
-import { rlimitNumbers } from '../security/rlimits.js';
-import { checkSysctl } from '../security/sysctl.js';
-import { Namespace } from '../namespace/namespace.js';
 import { namespaceTypes } from '../namespace/flags.js';
+import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceByType, NamespaceType } from '../namespace/types.js';
 import { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
+import { type CapabilitySets, capabilityMask } from '../security/capabilities.js';
+import { checkIdMap, checkRangesOf } from '../security/id-map.js';
+import { rlimitNumbers } from '../security/rlimits.js';
+import { checkSysctl } from '../security/sysctl.js';
+import type { Capability, Rlimit } from '../security/types.js';
 import { parseBytes } from '../units.js';
 import type { Mount, SpawnOptions, StdioOption } from './types.js';
 import * as check from './validate.js';
@@ -19,11 +19,24 @@ import * as check from './validate.js';
 export type NamespaceChoice = 'new' | 'host' | Namespace;
 
 export type MountSetting =
-  | { readonly type: 'bind'; readonly source: string; readonly target: string; readonly readonly: boolean; readonly recursive: boolean; readonly idMap: IdMap | undefined }
+  | {
+      readonly type: 'bind';
+      readonly source: string;
+      readonly target: string;
+      readonly readonly: boolean;
+      readonly recursive: boolean;
+      readonly idMap: IdMap | undefined;
+    }
   | { readonly type: 'tmpfs'; readonly target: string; readonly size: number | undefined; readonly mode: number }
   | { readonly type: 'proc' | 'sysfs' | 'devpts' | 'mqueue' | 'cgroup'; readonly target: string }
   | { readonly type: 'overlay'; readonly target: string; readonly source: OverlayRootfs }
-  | { readonly type: 'overlay'; readonly target: string; readonly layers: readonly string[]; readonly upper: string | undefined; readonly work: string | undefined }
+  | {
+      readonly type: 'overlay';
+      readonly target: string;
+      readonly layers: readonly string[];
+      readonly upper: string | undefined;
+      readonly work: string | undefined;
+    }
   | { readonly type: 'file'; readonly target: string; readonly contents: Uint8Array; readonly mode: number };
 
 export interface UserSetting {
@@ -69,17 +82,57 @@ export interface Settings {
 
 /** runtime-spec's config of runc and Docker: what the kernel shows of the host beyond what a namespace hides. */
 export const defaultMaskedPaths: readonly string[] = [
-  '/proc/acpi', '/proc/asound', '/proc/interrupts', '/proc/kcore', '/proc/keys', '/proc/latency_stats', '/proc/sched_debug',
-  '/proc/scsi', '/proc/timer_list', '/proc/timer_stats', '/sys/devices/virtual/powercap', '/sys/firmware',
+  '/proc/acpi',
+  '/proc/asound',
+  '/proc/interrupts',
+  '/proc/kcore',
+  '/proc/keys',
+  '/proc/latency_stats',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+  '/sys/devices/virtual/powercap',
+  '/sys/firmware',
 ];
 export const defaultReadonlyPaths: readonly string[] = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 
 export const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 const optionNames = [
-  'rootfs', 'readonly', 'mounts', 'cwd', 'env', 'hostname', 'domainname', 'namespaces', 'idMap', 'timeOffsets', 'network', 'cgroup',
-  'user', 'capabilities', 'seccomp', 'landlock', 'noNewPrivileges', 'maskedPaths', 'readonlyPaths', 'rlimits', 'sysctl', 'umask',
-  'oomScoreAdj', 'fallback', 'stdio', 'tty', 'init', 'timeout', 'cpuTimeLimit', 'outputLimit', 'signal', 'killSignal', 'killGrace',
+  'rootfs',
+  'readonly',
+  'mounts',
+  'cwd',
+  'env',
+  'hostname',
+  'domainname',
+  'namespaces',
+  'idMap',
+  'timeOffsets',
+  'network',
+  'cgroup',
+  'user',
+  'capabilities',
+  'seccomp',
+  'landlock',
+  'noNewPrivileges',
+  'maskedPaths',
+  'readonlyPaths',
+  'rlimits',
+  'sysctl',
+  'umask',
+  'oomScoreAdj',
+  'fallback',
+  'stdio',
+  'tty',
+  'init',
+  'timeout',
+  'cpuTimeLimit',
+  'outputLimit',
+  'signal',
+  'killSignal',
+  'killGrace',
   'detached',
 ] as const satisfies readonly (keyof SpawnOptions)[];
 
@@ -111,8 +164,10 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     if (inHostMounts && options[option] !== undefined) throw optionError(option, "nothing when namespaces.mount is not 'new'", options[option]);
   }
   if (options.hostname !== undefined && namespaces.uts !== 'new') throw optionError('hostname', "nothing when namespaces.uts is not 'new'", options.hostname);
-  if (options.domainname !== undefined && namespaces.uts !== 'new') throw optionError('domainname', "nothing when namespaces.uts is not 'new'", options.domainname);
-  if (options.idMap !== undefined && namespaces.user !== 'new') throw optionError('idMap', "nothing when namespaces.user is not 'new': its ids are mapped already", options.idMap);
+  if (options.domainname !== undefined && namespaces.uts !== 'new')
+    throw optionError('domainname', "nothing when namespaces.uts is not 'new'", options.domainname);
+  if (options.idMap !== undefined && namespaces.user !== 'new')
+    throw optionError('idMap', "nothing when namespaces.user is not 'new': its ids are mapped already", options.idMap);
   if (timeOffsets && namespaces.time !== 'new') throw optionError('timeOffsets', "nothing when namespaces.time is not 'new'", options.timeOffsets);
   const init = options.init === undefined ? false : check.flag(options.init, 'init');
   if (init && namespaces.pid !== 'new') throw optionError('init', "false when namespaces.pid is not 'new': an init is PID 1", init);
@@ -176,7 +231,8 @@ function namespacesOf(options: SpawnOptions): Record<NamespaceType, NamespaceCho
       if (choice.type !== type) throw optionError(`namespaces.${type}`, `a ${type} namespace`, choice);
       result[type] = choice;
     } else {
-      if (choice !== undefined && choice !== 'new' && choice !== 'host') throw optionError(`namespaces.${type}`, `'new', 'host' or a ${type} namespace`, choice);
+      if (choice !== undefined && choice !== 'new' && choice !== 'host')
+        throw optionError(`namespaces.${type}`, `'new', 'host' or a ${type} namespace`, choice);
       result[type] = choice ?? fallback;
     }
   }
@@ -223,7 +279,8 @@ function envOf(env: NodeJS.ProcessEnv | undefined, user: UserSetting | string): 
 
 function hostnameOf(value: unknown, option: string): string {
   // sethostname(2): at most 64 bytes.
-  if (typeof value !== 'string' || !/^[A-Za-z0-9_.-]{1,64}$/.test(value)) throw optionError(option, 'at most 64 letters, digits, dots, dashes or underscores', value);
+  if (typeof value !== 'string' || !/^[A-Za-z0-9_.-]{1,64}$/.test(value))
+    throw optionError(option, 'at most 64 letters, digits, dots, dashes or underscores', value);
   return value;
 }
 
@@ -260,7 +317,8 @@ function capabilitiesOf(value: SpawnOptions['capabilities'], user: UserSetting |
     sets[set] === undefined ? 0n : capabilityMask(check.list(sets[set], `capabilities.${set}`, check.text) as Capability[], `capabilities.${set}`);
   const result = Object.fromEntries(names.map((set) => [set, mask(set)])) as unknown as CapabilitySets;
   if ((result.effective & ~result.permitted) !== 0n) throw optionError('capabilities.effective', 'only what capabilities.permitted has too', sets['effective']);
-  if ((result.ambient & ~(result.permitted & result.inheritable)) !== 0n) throw optionError('capabilities.ambient', 'only what permitted and inheritable have too', sets['ambient']);
+  if ((result.ambient & ~(result.permitted & result.inheritable)) !== 0n)
+    throw optionError('capabilities.ambient', 'only what permitted and inheritable have too', sets['ambient']);
   return result;
 }
 
@@ -352,7 +410,8 @@ function mountOf(value: unknown, option: string): MountSetting {
       };
     case 'file':
       keys('contents', 'mode');
-      if (typeof mount.contents !== 'string' && !(mount.contents instanceof Uint8Array)) throw optionError(`${option}.contents`, 'a string or bytes', mount.contents);
+      if (typeof mount.contents !== 'string' && !(mount.contents instanceof Uint8Array))
+        throw optionError(`${option}.contents`, 'a string or bytes', mount.contents);
       return {
         type: 'file',
         target,
@@ -366,8 +425,10 @@ function mountOf(value: unknown, option: string): MountSetting {
         return { type: 'overlay', target, source: mount.source };
       }
       keys('layers', 'upper', 'work');
-      if (!Array.isArray(mount.layers) || mount.layers.length === 0) throw optionError(`${option}.layers`, 'an array of at least one directory, or give `source`', mount.layers);
-      if ((mount.upper === undefined) !== (mount.work === undefined)) throw optionError(`${option}.upper`, 'a directory together with `work`, another one beside it', mount.upper);
+      if (!Array.isArray(mount.layers) || mount.layers.length === 0)
+        throw optionError(`${option}.layers`, 'an array of at least one directory, or give `source`', mount.layers);
+      if ((mount.upper === undefined) !== (mount.work === undefined))
+        throw optionError(`${option}.upper`, 'a directory together with `work`, another one beside it', mount.upper);
       return {
         type: 'overlay',
         target,

@@ -1,6 +1,6 @@
+import { explainSettings } from './prepare.js';
 import { IsolatedProcess } from './process.js';
 import { argumentsOf } from './run.js';
-import { explainSettings } from './prepare.js';
 import { settingsOf } from './settings.js';
 import type { Explanation, Spawn, SpawnOptions } from './types.js';
 

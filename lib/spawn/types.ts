@@ -1,9 +1,9 @@
 // The public shapes of spawning; semantics are in docs/.
 import type { EventEmitter } from 'node:events';
 import type { Duplex, Readable, Stream, Writable } from 'node:stream';
-import type { Cgroup, Image } from '../later.js';
 import type { CgroupLimits, CgroupStats, CgroupSupport } from '../cgroup/types.js';
 import type { IsolationError } from '../errors.js';
+import type { Cgroup, Image } from '../later.js';
 import type { NetNamespace } from '../namespace/net.js';
 import type { IdMap, NamespaceByType, NamespaceType } from '../namespace/types.js';
 import type { NetworkOptions } from '../network/types.js';
@@ -16,13 +16,18 @@ type Nth<S, N extends 0 | 1 | 2> = S extends readonly unknown[] ? (S[N] extends 
 type At<O, N extends 0 | 1 | 2> = 'stdio' extends keyof O
   ? Nth<O['stdio'], N>
   : 'tty' extends keyof O
-    ? N extends 2 ? (O['tty'] extends true | object ? 'ignore' : 'pipe' | 'ignore') : 'pipe'
+    ? N extends 2
+      ? O['tty'] extends true | object
+        ? 'ignore'
+        : 'pipe' | 'ignore'
+      : 'pipe'
     : 'pipe';
 type Pipe<T, S> = S extends 'pipe' | null | undefined ? T : null;
 type Started<O> = IsolatedProcess<Pipe<Writable, At<O, 0>>, Pipe<Readable, At<O, 1>>, Pipe<Readable, At<O, 2>>>;
 export interface Spawn<R = SpawnOptions> {
   <const O extends R>(command: string, options: O): Started<O>;
   <const O extends R = R & {}>(command: string, args: readonly string[] | undefined, options: O): Started<O>;
+  // biome-ignore lint/complexity/noBannedTypes: no options at all
   (command: string, args?: readonly string[]): Started<{}>;
 }
 export interface Run<R = RunOptions> {
@@ -96,7 +101,8 @@ export interface IsolatedProcess<
   In extends Writable | null = Writable | null,
   Out extends Readable | null = Readable | null,
   Err extends Readable | null = Readable | null,
-> extends EventEmitter<ProcessEvents>, AsyncDisposable {
+> extends EventEmitter<ProcessEvents>,
+    AsyncDisposable {
   readonly pid: number | undefined;
   readonly spawnfile: string;
   readonly spawnargs: readonly string[];

@@ -69,7 +69,8 @@ export function record(value: unknown, option: string): Record<string, unknown> 
 /** Only these keys: a misspelt option that would be ignored could be one that protects. */
 export function onlyKeys(value: object, option: string, keys: readonly string[]): void {
   for (const key of Object.keys(value)) {
-    if (!keys.includes(key)) throw optionError(option === '' ? key : `${option}.${key}`, 'nothing: there is no such option', (value as Record<string, unknown>)[key]);
+    if (!keys.includes(key))
+      throw optionError(option === '' ? key : `${option}.${key}`, 'nothing: there is no such option', (value as Record<string, unknown>)[key]);
   }
 }
 

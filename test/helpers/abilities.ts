@@ -158,10 +158,7 @@ const plain = {
     ]),
   'time-namespaces': () => firstFailure(inNew('time')),
   /** A range of ids of this user's own; that it can be used is `newuidmap`. */
-  subuid: () =>
-    subordinateIds('/etc/subuid') && subordinateIds('/etc/subgid')
-      ? undefined
-      : 'no range in /etc/subuid or /etc/subgid',
+  subuid: () => (subordinateIds('/etc/subuid') && subordinateIds('/etc/subgid') ? undefined : 'no range in /etc/subuid or /etc/subgid'),
   newuidmap,
   python3: () => (spawnSync('python3', ['-c', '']).status === 0 ? undefined : 'python3 does not run'),
   'cgroup-v1': v1,

@@ -7,17 +7,7 @@ export interface Outcome {
 }
 type OrFailed<T> = ({ readonly errno: null } & T) | ({ readonly errno: string } & { readonly [K in keyof T]?: never });
 
-type NamespaceFile =
-  | 'cgroup'
-  | 'ipc'
-  | 'mnt'
-  | 'net'
-  | 'pid'
-  | 'pid_for_children'
-  | 'time'
-  | 'time_for_children'
-  | 'user'
-  | 'uts';
+type NamespaceFile = 'cgroup' | 'ipc' | 'mnt' | 'net' | 'pid' | 'pid_for_children' | 'time' | 'time_for_children' | 'user' | 'uts';
 export interface Ids {
   readonly ruid: number;
   readonly euid: number;
@@ -33,9 +23,7 @@ export interface Ids {
   readonly setgroups: string;
 }
 /** Sixteen hexadecimal digits each. */
-export type CapabilitySets = Readonly<
-  Record<'inheritable' | 'permitted' | 'effective' | 'bounding' | 'ambient', string>
->;
+export type CapabilitySets = Readonly<Record<'inheritable' | 'permitted' | 'effective' | 'bounding' | 'ambient', string>>;
 export interface ProcessStatus {
   readonly pid: number;
   readonly ppid: number;

@@ -70,8 +70,7 @@ export function startChild(script: string, options: ChildOptions = {}): StartedC
     await once(child, 'close');
     clearTimeout(timer);
     const printed = { stdout: stdout(), stderr: stderr() };
-    if (late)
-      throw new Error(`the child, or what it started, was there after ${deadline} ms: ${JSON.stringify(printed)}`);
+    if (late) throw new Error(`the child, or what it started, was there after ${deadline} ms: ${JSON.stringify(printed)}`);
     return { exitCode: child.exitCode, signal: child.signalCode, ...printed };
   }
 }

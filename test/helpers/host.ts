@@ -18,10 +18,7 @@ function endingOf(code: number | null, signal: NodeJS.Signals | null, stderr: st
 }
 
 /** `const [ids] = await askHost(['ids'])`. */
-export async function askHost<const Q extends readonly Question[]>(
-  questions: Q,
-  { input = '', ...options }: HostOptions = {},
-): Promise<AnswersTo<Q>> {
+export async function askHost<const Q extends readonly Question[]>(questions: Q, { input = '', ...options }: HostOptions = {}): Promise<AnswersTo<Q>> {
   const child = spawn(fixture('probe'), toArguments(questions), { ...options, stdio: 'pipe' });
   // A probe that does not read its input may be gone before it is written.
   child.stdin.on('error', () => undefined);

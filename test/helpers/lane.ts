@@ -45,10 +45,7 @@ function breach({ broken }: Lack): () => never {
 }
 
 /** The same as `testNeeding`, for a test API that was made by `test.extend`. */
-export function needing<Context>(
-  base: TestAPI<Context>,
-  abilities: readonly Ability[],
-): (name: string, fn: TestFunction<Context>, timeout?: number) => void {
+export function needing<Context>(base: TestAPI<Context>, abilities: readonly Ability[]): (name: string, fn: TestFunction<Context>, timeout?: number) => void {
   const lack = needs(...abilities);
   return (name, fn, timeout) => {
     if (lack.broken.length > 0) test(nameLack(name, lack), breach(lack));

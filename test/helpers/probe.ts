@@ -1,15 +1,7 @@
 /** Asks the inside of a sandbox. Its answers are compared to those of the host: `askHost`. */
 
 import type { Readable, Writable } from 'node:stream';
-import {
-  type IsolatedProcess,
-  type Mount,
-  type RunOptions,
-  type RunResult,
-  runIsolated,
-  type SpawnOptions,
-  spawnIsolated,
-} from 'cloister';
+import { type IsolatedProcess, type Mount, type RunOptions, type RunResult, runIsolated, type SpawnOptions, spawnIsolated } from 'cloister';
 import { fixturesDirectory, insideDirectory, insideFixture } from './fixtures.js';
 import { Lines } from './lines.js';
 import { type AnswersTo, parseAnswers, type Question, toArguments } from './questions.js';
@@ -39,10 +31,7 @@ export async function askFully<const Q extends readonly Question[]>(
 }
 
 /** `const [ids, caps] = await ask(['ids', 'caps'])`. */
-export async function ask<const Q extends readonly Question[]>(
-  questions: Q,
-  options?: AskOptions,
-): Promise<AnswersTo<Q>> {
+export async function ask<const Q extends readonly Question[]>(questions: Q, options?: AskOptions): Promise<AnswersTo<Q>> {
   return (await askFully(questions, options)).answers;
 }
 

@@ -6,33 +6,16 @@ import type { Answers, Outcome, TellingVerb } from './answers.js';
  * `winch` (a line for each change), `write` and `write-fd` (a line unless the descriptor is 1), `signal` (one if it
  * survives), `exec` (one if it fails).
  */
-const otherVerbs = [
-  'exit',
-  'signal',
-  'abort',
-  'write',
-  'write-fd',
-  'cat',
-  'trap',
-  'ignore',
-  'children',
-  'winch',
-  'exec',
-  'seccomp-deny',
-] as const;
+const otherVerbs = ['exit', 'signal', 'abort', 'write', 'write-fd', 'cat', 'trap', 'ignore', 'children', 'winch', 'exec', 'seccomp-deny'] as const;
 export type OtherVerb = (typeof otherVerbs)[number];
 
 export type Verb = TellingVerb | OtherVerb;
 export type Question = Verb | readonly [verb: Verb, ...args: (string | number)[]];
 type VerbOf<Q> = Q extends readonly [infer V, ...unknown[]] ? V : Q;
 type AnswerTo<Q> = VerbOf<Q> extends infer V extends TellingVerb ? [{ readonly verb: V } & Answers[V]] : [];
-type AnswersToTuple<Q extends readonly unknown[]> = Q extends readonly [infer First, ...infer Rest]
-  ? [...AnswerTo<First>, ...AnswersToTuple<Rest>]
-  : [];
+type AnswersToTuple<Q extends readonly unknown[]> = Q extends readonly [infer First, ...infer Rest] ? [...AnswerTo<First>, ...AnswersToTuple<Rest>] : [];
 /** The answers, in order, of the questions that have one each. */
-export type AnswersTo<Q extends readonly unknown[]> = number extends Q['length']
-  ? ({ readonly verb: Verb } & Partial<Outcome>)[]
-  : AnswersToTuple<Q>;
+export type AnswersTo<Q extends readonly unknown[]> = number extends Q['length'] ? ({ readonly verb: Verb } & Partial<Outcome>)[] : AnswersToTuple<Q>;
 
 const others: ReadonlySet<string> = new Set(otherVerbs);
 
@@ -59,11 +42,7 @@ export function parseAnswer<V extends Verb>(verb: V, line: string): V extends Te
 }
 
 /** Throws, with all that there was, unless each telling question has its answer. */
-export function parseAnswers<const Q extends readonly Question[]>(
-  questions: Q,
-  stdout: string,
-  rest: string,
-): AnswersTo<Q> {
+export function parseAnswers<const Q extends readonly Question[]>(questions: Q, stdout: string, rest: string): AnswersTo<Q> {
   const verbs = questions.map((question) => wordsOf(question)[0] as Verb).filter((verb) => !others.has(verb));
   const lines = stdout.split('\n').filter((line) => line.startsWith('{'));
   try {

@@ -1,7 +1,7 @@
 // What a person reads when something is refused: for real, where it can be had here. Causes that this machine doesn't have are in
 // test/unit/hints.test.ts.
 import { execFileSync } from 'node:child_process';
-import { IsolationError, runIsolated } from 'cloister';
+import { type IsolationError, runIsolated } from 'cloister';
 import { describe, expect, test } from 'vitest';
 import { fixture, repository } from '../helpers/fixtures.js';
 import { testNeeding } from '../helpers/lane.js';
@@ -38,7 +38,9 @@ describe('a program that is not executed', () => {
 
   test('a script with a carriage return', async () => {
     const mounts = [{ type: 'file', target: '/script', contents: '#!/bin/sh\r\necho\r\n', mode: 0o755 }] as const;
-    expect(JSON.stringify(await saying(runIsolated('/script', { mounts })))).toMatchInlineSnapshot(`""ENOENT: execute the program /script (execve): /script exists inside, but the interpreter of its first line, /bin/sh\\r, does not\\n  Put /bin/sh\\r into the root, or change the first line of /script (it ends with a carriage return).""`);
+    expect(JSON.stringify(await saying(runIsolated('/script', { mounts })))).toMatchInlineSnapshot(
+      `""ENOENT: execute the program /script (execve): /script exists inside, but the interpreter of its first line, /bin/sh\\r, does not\\n  Put /bin/sh\\r into the root, or change the first line of /script (it ends with a carriage return).""`,
+    );
   });
 
   test('a dynamic loader that is missing', async () => {
@@ -65,7 +67,9 @@ describe('a program that is not executed', () => {
   });
 
   test('an empty file', async () => {
-    expect(await execute(insideFixture('empty-executable'))).toMatchInlineSnapshot(`"ENOEXEC: execute the program /probe/empty-executable (execve): /probe/empty-executable is empty"`);
+    expect(await execute(insideFixture('empty-executable'))).toMatchInlineSnapshot(
+      `"ENOEXEC: execute the program /probe/empty-executable (execve): /probe/empty-executable is empty"`,
+    );
   });
 
   test('a file that may not be executed', async () => {
@@ -94,8 +98,12 @@ describe('a program that is not executed', () => {
   });
 
   test('the same, with init', async () => {
-    const own = await Promise.all(['no-such-program', insideFixture('script-bad-interpreter'), insideFixture('empty-executable')].map((name) => execute(name, { init: true })));
-    const plain = await Promise.all(['no-such-program', insideFixture('script-bad-interpreter'), insideFixture('empty-executable')].map((name) => execute(name)));
+    const own = await Promise.all(
+      ['no-such-program', insideFixture('script-bad-interpreter'), insideFixture('empty-executable')].map((name) => execute(name, { init: true })),
+    );
+    const plain = await Promise.all(
+      ['no-such-program', insideFixture('script-bad-interpreter'), insideFixture('empty-executable')].map((name) => execute(name)),
+    );
     expect(own).toEqual(plain);
   });
 });

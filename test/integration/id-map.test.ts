@@ -63,7 +63,10 @@ describe("'auto'", () => {
 
   testNeeding(['unprivileged'])('and whoever it is inside, it is itself outside', async () => {
     const directory = temporary();
-    const [ids, made] = await ask([['ids'], ['create', '/data/file']], { user: { uid: 1000, gid: 1001 }, mounts: [{ type: 'bind', source: directory, target: '/data' }] });
+    const [ids, made] = await ask([['ids'], ['create', '/data/file']], {
+      user: { uid: 1000, gid: 1001 },
+      mounts: [{ type: 'bind', source: directory, target: '/data' }],
+    });
     expect(ids).toMatchObject({ ruid: 1000, rgid: 1001 });
     expect(made.errno).toBeNull();
     expect(statSync(join(directory, 'file'))).toMatchObject({ uid, gid });
@@ -97,7 +100,7 @@ describe("'self'", () => {
 });
 
 describe('ranges', () => {
-  testNeeding(['root'])('of root\'s choice', async () => {
+  testNeeding(['root'])("of root's choice", async () => {
     const idMap: IdMap = { uids: [range(0, 200_000, 1), range(1, 300_000, 1000)], gids: [range(0, 400_000, 2000)] };
     const [ids, status] = await ask([['ids'], ['stat', '/etc/passwd']], { idMap });
     expect(ids).toMatchObject({ ruid: 0, uidMap: idMap.uids, gidMap: idMap.gids });
@@ -127,13 +130,15 @@ describe('ranges', () => {
     }
   });
 
-  testNeeding(['unprivileged'])('of one\'s own id only, for an ordinary user', async () => {
+  testNeeding(['unprivileged'])("of one's own id only, for an ordinary user", async () => {
     const [ids] = await ask([['ids']], { idMap: { uids: [range(7, uid, 1)], gids: [range(8, gid, 1)] }, user: { uid: 7, gid: 8 } });
     expect(ids).toMatchObject({ ruid: 7, rgid: 8 });
   });
 
   test('that overlap are a TypeError', async () => {
     const idMap = { uids: [range(0, 1000, 10), range(5, 2000, 10)], gids: [range(0, 1000, 1)] };
-    await expect(runIsolated('true', { idMap })).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'idMap.uids' takes ranges { inside, outside, count } of whole numbers that do not overlap; got an array of 2]`);
+    await expect(runIsolated('true', { idMap })).rejects.toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'idMap.uids' takes ranges { inside, outside, count } of whole numbers that do not overlap; got an array of 2]`,
+    );
   });
 });

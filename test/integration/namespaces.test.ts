@@ -1,8 +1,20 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import {
-  CgroupNamespace, IpcNamespace, IsolationError, MountNamespace, Namespace, type NamespaceType, NetNamespace, OverlayRootfs, PidNamespace,
-  runIsolated, spawnIsolated, TimeNamespace, UserNamespace, UtsNamespace,
+  CgroupNamespace,
+  IpcNamespace,
+  IsolationError,
+  MountNamespace,
+  Namespace,
+  type NamespaceType,
+  NetNamespace,
+  OverlayRootfs,
+  PidNamespace,
+  runIsolated,
+  spawnIsolated,
+  TimeNamespace,
+  UserNamespace,
+  UtsNamespace,
 } from 'cloister';
 import { describe, expect, test } from 'vitest';
 import { inChild } from '../helpers/harness.js';
@@ -13,8 +25,14 @@ import { smallRoot, temporary } from './trees.js';
 
 const isRoot = process.geteuid?.() === 0;
 const classes = {
-  cgroup: CgroupNamespace, ipc: IpcNamespace, mount: MountNamespace, net: NetNamespace, pid: PidNamespace, time: TimeNamespace,
-  user: UserNamespace, uts: UtsNamespace,
+  cgroup: CgroupNamespace,
+  ipc: IpcNamespace,
+  mount: MountNamespace,
+  net: NetNamespace,
+  pid: PidNamespace,
+  time: TimeNamespace,
+  user: UserNamespace,
+  uts: UtsNamespace,
 } as const;
 const types = Object.keys(classes) as NamespaceType[];
 const file = (type: NamespaceType): 'mnt' | Exclude<NamespaceType, 'mount'> => (type === 'mount' ? 'mnt' : type);
@@ -50,9 +68,10 @@ describe.each(types)('a new %s namespace', (type) => {
 
   test('is found again, in a process that is in it', async () => {
     using made = await Namespace.create(type);
-    const child = type === 'mount'
-      ? spawnIsolated(fixture('probe'), ['sleep'], { namespaces: { mount: made as MountNamespace } })
-      : startProbe(['sleep'], { namespaces: { [type]: made } }).process;
+    const child =
+      type === 'mount'
+        ? spawnIsolated(fixture('probe'), ['sleep'], { namespaces: { mount: made as MountNamespace } })
+        : startProbe(['sleep'], { namespaces: { [type]: made } }).process;
     await using _ = child;
     await child.spawned;
     using found = await Namespace.of(child, type);
@@ -64,7 +83,7 @@ describe.each(types)('a new %s namespace', (type) => {
   test('has an owner, of ours or made for it', async () => {
     using made = await Namespace.create(type);
     if (type === 'user') {
-      using above = await (made as UserNamespace).parent() as UserNamespace;
+      using above = (await (made as UserNamespace).parent()) as UserNamespace;
       expect(above.id).toBe(ownId('user'));
       return;
     }
@@ -73,7 +92,7 @@ describe.each(types)('a new %s namespace', (type) => {
     expect(owner.id === ownId('user')).toBe(isRoot);
   });
 
-  test('runs a command, all else the caller\'s', async () => {
+  test("runs a command, all else the caller's", async () => {
     using made = await Namespace.create(type);
     const { stdout, exitCode, stderr } = await made.run(fixture('probe'), ['namespaces', '--', 'cwd']);
     expect([exitCode, stderr]).toEqual([0, '']);
@@ -98,7 +117,8 @@ describe.each(types)('a new %s namespace', (type) => {
 
   test('leaves nothing', async () => {
     // In a process of its own: ours has sandboxes behind it, and makes ready for the next.
-    const { stdout, stderr, exitCode } = await inChild(`
+    const { stdout, stderr, exitCode } = await inChild(
+      `
       import { readdirSync } from 'node:fs';
       import { Namespace } from 'cloister';
       const [type] = process.argv.slice(1);
@@ -114,7 +134,9 @@ describe.each(types)('a new %s namespace', (type) => {
       for (let turn = 0; turn < 5; turn++) await round();
       for (let turn = 0; turn < 200 && held() !== before; turn++) await new Promise((resolve) => setTimeout(resolve, 10));
       console.log(held() - before);
-    `, { args: [type] });
+    `,
+      { args: [type] },
+    );
     expect([stdout, stderr, exitCode]).toEqual(['0\n', '', 0]);
   });
 });
@@ -136,15 +158,31 @@ describe('names of namespaces', () => {
 
   test('what is none is refused', async () => {
     await expect(Namespace.open('/etc/passwd')).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'path' takes a namespace; got "/etc/passwd"]`);
-    await expect(Namespace.open('/proc/self/ns/net', 'uts')).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'path' takes a uts namespace; got "/proc/self/ns/net, a net namespace"]`);
-    await expect(Namespace.open('/no/such/file')).rejects.toThrowErrorMatchingInlineSnapshot(`[IsolationError: ENOENT: open a namespace /no/such/file (open): no such file or directory]`);
-    await expect(Namespace.create('nonsense' as 'uts')).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'type' takes 'cgroup', 'ipc', 'mount', 'net', 'pid', 'time', 'user' or 'uts'; got "nonsense"]`);
-    await expect(Namespace.of(-1, 'uts')).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'target' takes a pid, a process that is running, or 'self'; got -1]`);
-    await expect(Namespace.of(2 ** 22 + 1, 'uts')).rejects.toThrowErrorMatchingInlineSnapshot(`[IsolationError: ENOENT: open a namespace /proc/4194305/ns/uts (open): no such file or directory]`);
-    await expect(Namespace.create('uts', { nonsense: 1 } as object)).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'nonsense' takes nothing: there is no such option; got 1]`);
-    await expect(Namespace.create('uts', { timeOffsets: { monotonic: 1 } })).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'timeOffsets' takes nothing unless type is 'time'; got an instance of Object]`);
+    await expect(Namespace.open('/proc/self/ns/net', 'uts')).rejects.toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'path' takes a uts namespace; got "/proc/self/ns/net, a net namespace"]`,
+    );
+    await expect(Namespace.open('/no/such/file')).rejects.toThrowErrorMatchingInlineSnapshot(
+      `[IsolationError: ENOENT: open a namespace /no/such/file (open): no such file or directory]`,
+    );
+    await expect(Namespace.create('nonsense' as 'uts')).rejects.toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'type' takes 'cgroup', 'ipc', 'mount', 'net', 'pid', 'time', 'user' or 'uts'; got "nonsense"]`,
+    );
+    await expect(Namespace.of(-1, 'uts')).rejects.toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'target' takes a pid, a process that is running, or 'self'; got -1]`,
+    );
+    await expect(Namespace.of(2 ** 22 + 1, 'uts')).rejects.toThrowErrorMatchingInlineSnapshot(
+      `[IsolationError: ENOENT: open a namespace /proc/4194305/ns/uts (open): no such file or directory]`,
+    );
+    await expect(Namespace.create('uts', { nonsense: 1 } as object)).rejects.toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'nonsense' takes nothing: there is no such option; got 1]`,
+    );
+    await expect(Namespace.create('uts', { timeOffsets: { monotonic: 1 } })).rejects.toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'timeOffsets' takes nothing unless type is 'time'; got an instance of Object]`,
+    );
     using uts = await Namespace.create('uts');
-    await expect(Namespace.create('net', { owner: uts as unknown as UserNamespace })).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'owner' takes a UserNamespace; got an instance of UtsNamespace]`);
+    await expect(Namespace.create('net', { owner: uts as unknown as UserNamespace })).rejects.toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'owner' takes a UserNamespace; got an instance of UtsNamespace]`,
+    );
   });
 
   test('a process that has ended has none to give', async () => {
@@ -166,8 +204,8 @@ describe('parents', () => {
     const { process: child } = startProbe(['sleep']);
     await using _ = child;
     await child.spawned;
-    using pid = await child.namespaces.pid.parent() as PidNamespace;
-    using user = await child.namespaces.user.parent() as UserNamespace;
+    using pid = (await child.namespaces.pid.parent()) as PidNamespace;
+    using user = (await child.namespaces.user.parent()) as UserNamespace;
     expect([pid.id, user.id]).toEqual([ownId('pid'), ownId('user')]);
   });
 });
@@ -184,7 +222,9 @@ describe('uts', () => {
     expect(inside.hostname).toBe('by-hand');
     await uts.setHostname('x'.repeat(64));
     expect(await uts.hostname()).toBe('x'.repeat(64));
-    await expect(uts.setHostname('x'.repeat(65))).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'name' takes at most 64 bytes; got "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."]`);
+    await expect(uts.setHostname('x'.repeat(65))).rejects.toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'name' takes at most 64 bytes; got "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."]`,
+    );
   });
 
   test('of ours: a name to read', async () => {
@@ -205,7 +245,13 @@ describe('user', () => {
   testNeeding(['root'])('ids by range', async () => {
     using auto = await Namespace.create('user', { idMap: 'auto' });
     expect((await auto.idMap()).uids).toEqual([{ inside: 0, outside: expect.any(Number), count: 65536 }]);
-    const idMap = { uids: [{ inside: 0, outside: 1000, count: 10 }, { inside: 100, outside: 5000, count: 5 }], gids: [{ inside: 0, outside: 2000, count: 10 }] };
+    const idMap = {
+      uids: [
+        { inside: 0, outside: 1000, count: 10 },
+        { inside: 100, outside: 5000, count: 5 },
+      ],
+      gids: [{ inside: 0, outside: 2000, count: 10 }],
+    };
     using own = await Namespace.create('user', { idMap });
     expect(await own.idMap()).toEqual(idMap);
     const [ids] = await ask([['ids']], { namespaces: { user: own } });
@@ -294,7 +340,10 @@ describe('several at once', () => {
     using uts = await Namespace.create('uts', { owner: user });
     await uts.setHostname('by-hand');
     await using rootfs = await OverlayRootfs.create({ layers: [smallRoot({ file: '' })] });
-    const [namespaces, names, owned, made] = await ask([['namespaces'], ['hostname'], ['stat', '/file'], ['create', '/made']], { rootfs, namespaces: { user, net, uts } });
+    const [namespaces, names, owned, made] = await ask([['namespaces'], ['hostname'], ['stat', '/file'], ['create', '/made']], {
+      rootfs,
+      namespaces: { user, net, uts },
+    });
     expect([namespaces.user, namespaces.net, namespaces.uts].map(BigInt)).toEqual([user.id, net.id, uts.id]);
     expect([names.hostname, made.errno]).toEqual(['by-hand', null]);
     expect(owned).toMatchObject({ uid: 0, gid: 0 });
@@ -340,7 +389,8 @@ describe('a pinned one', () => {
     const directory = temporary();
     const path = join(directory, 'uts');
     // In a mount namespace of its own: what is pinned there goes with it.
-    const { stdout, stderr } = await inChild(`
+    const { stdout, stderr } = await inChild(
+      `
       import { Namespace } from 'cloister';
       const [path] = process.argv.slice(1);
       const made = await Namespace.create('uts');
@@ -353,7 +403,9 @@ describe('a pinned one', () => {
       again.close();
       const { execFileSync } = await import('node:child_process');
       execFileSync('umount', [path]);
-    `, { args: [path] });
+    `,
+      { args: [path] },
+    );
     expect([stdout, stderr]).toEqual(['uts true pinned\n', '']);
     expect(existsSync(path)).toBe(true);
   });
@@ -362,13 +414,17 @@ describe('a pinned one', () => {
     using uts = await Namespace.create('uts');
     const path = isRoot ? '/proc/no-such-file' : join(temporary(), 'uts');
     const error = await refusal(uts.pin(path));
-    expect(error.message.replace(path, 'PATH')).toBe(isRoot ? 'ENOENT: pin a namespace PATH (open): no such file or directory' : 'EPERM: pin a namespace PATH (open_tree): operation not permitted');
+    expect(error.message.replace(path, 'PATH')).toBe(
+      isRoot ? 'ENOENT: pin a namespace PATH (open): no such file or directory' : 'EPERM: pin a namespace PATH (open_tree): operation not permitted',
+    );
     expect(existsSync(path)).toBe(false);
   });
 
   test('takes an absolute path', async () => {
     using uts = await Namespace.create('uts');
-    await expect(uts.pin('relative')).rejects.toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'path' takes an absolute path, such as '/work'; got "relative"]`);
+    await expect(uts.pin('relative')).rejects.toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'path' takes an absolute path, such as '/work'; got "relative"]`,
+    );
   });
 });
 
@@ -446,7 +502,7 @@ describe("the host's", () => {
     `);
   });
 
-  test('mount: the files are the host\'s own', async () => {
+  test("mount: the files are the host's own", async () => {
     const { stdout } = await runIsolated(fixture('probe'), ['namespaces'], { namespaces: { mount: 'host' } });
     expect(BigInt(JSON.parse(stdout).mnt)).toBe(ownId('mount'));
     expect(insideFixture('true')).toBe('/probe/true');

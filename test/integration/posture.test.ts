@@ -4,7 +4,7 @@ import { runIsolated } from 'cloister';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { repository } from '../helpers/fixtures.js';
 import { testNeeding } from '../helpers/lane.js';
-import { ask, type AnswersTo, askHost, insideFixture, parseAnswer, startProbe, withFixtures } from '../helpers/probe.js';
+import { type AnswersTo, ask, askHost, insideFixture, parseAnswer, startProbe, withFixtures } from '../helpers/probe.js';
 
 const questions = [['report'], ['ping-lo'], ['keyctl-session']] as const;
 let inside: AnswersTo<typeof questions>[0];
@@ -116,7 +116,11 @@ describe('what it was given', () => {
   });
 
   test('its streams can be opened by name', async () => {
-    const answers = await ask([['open', '/dev/stdout', 'w'], ['open', '/dev/stderr', 'w'], ['open', '/dev/stdin', 'r']]);
+    const answers = await ask([
+      ['open', '/dev/stdout', 'w'],
+      ['open', '/dev/stderr', 'w'],
+      ['open', '/dev/stdin', 'r'],
+    ]);
     expect(answers.map(({ errno }) => errno)).toEqual([null, null, null]);
   });
 
@@ -155,7 +159,10 @@ describe('network', () => {
   });
 
   test('no way out', async () => {
-    const [tcp, udp] = await ask([['connect-tcp', '192.0.2.1', 80], ['send-udp', '192.0.2.1', 53, 'x']]);
+    const [tcp, udp] = await ask([
+      ['connect-tcp', '192.0.2.1', 80],
+      ['send-udp', '192.0.2.1', 53, 'x'],
+    ]);
     expect([tcp.errno, udp.errno]).toEqual(['ENETUNREACH', 'ENETUNREACH']);
   });
 });
@@ -173,10 +180,21 @@ describe('files', () => {
   });
 
   testNeeding(['root'])('and so can all that host root owns', async () => {
-    const answers = await ask([['create', '/usr/bin/new-file'], ['append', '/etc/passwd', 'x'], ['chmod', '600', '/etc/hosts'], ['mkdir', '/new-directory']]);
+    const answers = await ask([
+      ['create', '/usr/bin/new-file'],
+      ['append', '/etc/passwd', 'x'],
+      ['chmod', '600', '/etc/hosts'],
+      ['mkdir', '/new-directory'],
+    ]);
     expect(answers.map(({ errno }) => errno)).toEqual([null, null, null, null]);
-    const [passwd, hosts] = await ask([['stat', '/etc/passwd'], ['stat', '/usr/bin']]);
-    expect([passwd, hosts]).toMatchObject([{ uid: 0, gid: 0 }, { uid: 0, gid: 0 }]);
+    const [passwd, hosts] = await ask([
+      ['stat', '/etc/passwd'],
+      ['stat', '/usr/bin'],
+    ]);
+    expect([passwd, hosts]).toMatchObject([
+      { uid: 0, gid: 0 },
+      { uid: 0, gid: 0 },
+    ]);
   });
 
   test('secrets of the host are not there', async () => {
@@ -187,10 +205,13 @@ describe('files', () => {
   });
 
   test('what is in /dev, to the last name', async () => {
-    const [dev, shm, pts, mqueue] = await ask([['ls', '/dev'], ['ls', '/dev/shm'], ['ls', '/dev/pts'], ['ls', '/dev/mqueue']]);
-    expect(dev.entries).toEqual(
-      ['fd', 'full', 'mqueue', 'null', 'ptmx', 'pts', 'random', 'shm', 'stderr', 'stdin', 'stdout', 'tty', 'urandom', 'zero'],
-    );
+    const [dev, shm, pts, mqueue] = await ask([
+      ['ls', '/dev'],
+      ['ls', '/dev/shm'],
+      ['ls', '/dev/pts'],
+      ['ls', '/dev/mqueue'],
+    ]);
+    expect(dev.entries).toEqual(['fd', 'full', 'mqueue', 'null', 'ptmx', 'pts', 'random', 'shm', 'stderr', 'stdin', 'stdout', 'tty', 'urandom', 'zero']);
     expect([shm.entries, pts.entries, mqueue.entries]).toEqual([[], ['ptmx'], []]);
   });
 
@@ -214,7 +235,11 @@ describe('files', () => {
     expect([sys, sysrq, ...rest].filter(({ errno }) => errno !== 'EROFS' && errno !== 'EACCES' && errno !== 'ENOENT')).toEqual([]);
     const masked = await ask(['/proc/kcore', '/proc/keys', '/proc/timer_list', '/proc/interrupts'].map((path) => ['stat', path] as const));
     for (const answer of masked) if (answer.errno !== 'ENOENT') expect(answer).toMatchObject({ type: 'char-device', rdev: '1:3' });
-    const empty = await ask([['ls', '/proc/acpi'], ['ls', '/proc/scsi'], ['ls', '/sys/firmware']]);
+    const empty = await ask([
+      ['ls', '/proc/acpi'],
+      ['ls', '/proc/scsi'],
+      ['ls', '/sys/firmware'],
+    ]);
     for (const { errno, entries } of empty) if (errno !== 'ENOENT') expect(entries).toEqual([]);
   });
 
@@ -235,18 +260,37 @@ describe('files', () => {
       const rootfs = await OverlayRootfs.host();
       console.log(JSON.stringify([/shared:/.test(own), await shown({}), await shown({ rootfs })]));
       await rootfs[Symbol.asyncDispose]();`;
-    const stdout = execFileSync('unshare', ['--user', '--map-root-user', '--mount', '--propagation', 'shared', 'setpriv', '--bounding-set=-all,+setfcap', process.execPath, '--input-type=module', '-e', script], {
-      encoding: 'utf8',
-      cwd: repository,
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    const stdout = execFileSync(
+      'unshare',
+      [
+        '--user',
+        '--map-root-user',
+        '--mount',
+        '--propagation',
+        'shared',
+        'setpriv',
+        '--bounding-set=-all,+setfcap',
+        process.execPath,
+        '--input-type=module',
+        '-e',
+        script,
+      ],
+      {
+        encoding: 'utf8',
+        cwd: repository,
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    );
     const [first = ''] = stdout.split('\n');
     expect(JSON.parse(first)).toEqual([true, [], []]);
   });
 
   test('each mount forbids what it can', () => {
-    const options = (path: string): string[] => [...(inside.mounts.find(({ mountPoint }) => mountPoint === path)?.options ?? [])].filter((option) => option !== 'relatime');
-    expect(Object.fromEntries(['/proc', '/sys', '/dev/shm', '/dev/pts', '/dev/mqueue', '/proc/sys'].map((path) => [path, options(path)]))).toMatchInlineSnapshot(`
+    const options = (path: string): string[] =>
+      [...(inside.mounts.find(({ mountPoint }) => mountPoint === path)?.options ?? [])].filter((option) => option !== 'relatime');
+    expect(
+      Object.fromEntries(['/proc', '/sys', '/dev/shm', '/dev/pts', '/dev/mqueue', '/proc/sys'].map((path) => [path, options(path)])),
+    ).toMatchInlineSnapshot(`
       {
         "/dev/mqueue": [
           "rw",
@@ -289,7 +333,10 @@ describe('files', () => {
 
   test('nothing written inside is seen outside', async () => {
     const name = `/etc/cloister-test-${process.pid}`;
-    const [made, seen] = await ask([['create', name, 'mine'], ['read', name]]);
+    const [made, seen] = await ask([
+      ['create', name, 'mine'],
+      ['read', name],
+    ]);
     expect([made.errno, seen.text]).toEqual([null, 'mine']);
     const [host] = await askHost([['lstat', name]]);
     expect(host.errno).toBe('ENOENT');

@@ -3,7 +3,10 @@ import { IsolationError } from 'cloister';
 import { expect } from 'vitest';
 
 export async function refusal(promise: Promise<unknown>): Promise<IsolationError> {
-  const error = await promise.then((value) => ({ value }), (reason: unknown) => reason);
+  const error = await promise.then(
+    (value) => ({ value }),
+    (reason: unknown) => reason,
+  );
   expect(error).toBeInstanceOf(IsolationError);
   return error as IsolationError;
 }

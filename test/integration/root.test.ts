@@ -1,12 +1,12 @@
 import { chownSync, existsSync, lstatSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { IsolationError, OverlayRootfs, runIsolated, spawnIsolated, type SpawnOptions } from 'cloister';
+import { IsolationError, OverlayRootfs, runIsolated, type SpawnOptions, spawnIsolated } from 'cloister';
 import { describe, expect, test } from 'vitest';
 import { census, leaks, settled } from '../helpers/census.js';
 import { testNeeding } from '../helpers/lane.js';
 import { Lines } from '../helpers/lines.js';
-import { ask, askHost, type AnswersTo, type Question, toArguments } from '../helpers/probe.js';
+import { type AnswersTo, ask, askHost, type Question, toArguments } from '../helpers/probe.js';
 import { parseAnswers } from '../helpers/questions.js';
 import { plainly, refusal } from './refusals.js';
 import { plant, smallRoot, temporary } from './trees.js';
@@ -22,7 +22,14 @@ async function askIn<const Q extends readonly Question[]>(questions: Q, options:
 describe('a directory as root', () => {
   test('is all that there is, with /dev, /proc and /sys', async () => {
     const rootfs = smallRoot({ 'hello.txt': 'hello' });
-    const [top, hello, etc] = await askIn([['ls', '/'], ['read', '/hello.txt'], ['ls', '/etc']], { rootfs });
+    const [top, hello, etc] = await askIn(
+      [
+        ['ls', '/'],
+        ['read', '/hello.txt'],
+        ['ls', '/etc'],
+      ],
+      { rootfs },
+    );
     expect(top.entries).toEqual(['bin', 'dev', 'etc', 'hello.txt', 'proc', 'sys']);
     expect([hello.text, etc.entries]).toEqual(['hello', ['passwd']]);
   });
@@ -42,7 +49,14 @@ describe('a directory as root', () => {
     const rootfs = smallRoot();
     const before = readdirSync(rootfs);
     const mounts = [{ type: 'tmpfs', target: '/work/deep' }] as const;
-    const [file, deep, shm] = await askIn([['create', '/made'], ['create', '/work/deep/made'], ['create', '/dev/shm/made']], { rootfs, readonly: true, mounts });
+    const [file, deep, shm] = await askIn(
+      [
+        ['create', '/made'],
+        ['create', '/work/deep/made'],
+        ['create', '/dev/shm/made'],
+      ],
+      { rootfs, readonly: true, mounts },
+    );
     expect([file.errno, deep.errno, shm.errno]).toEqual(['EROFS', null, null]);
     expect(readdirSync(rootfs)).toEqual(before);
   });
@@ -78,7 +92,15 @@ describe('layers', () => {
     const middle = temporary({ b: 'middle', c: 'middle', 'dir/y': 'middle' });
     const top = temporary({ c: 'top', 'dir/z': 'top' });
     await using rootfs = await OverlayRootfs.create({ layers: [base, middle, top] });
-    const [a, b, c, dir] = await askIn([['read', '/a'], ['read', '/b'], ['read', '/c'], ['ls', '/dir']], { rootfs });
+    const [a, b, c, dir] = await askIn(
+      [
+        ['read', '/a'],
+        ['read', '/b'],
+        ['read', '/c'],
+        ['ls', '/dir'],
+      ],
+      { rootfs },
+    );
     expect([a.text, b.text, c.text, dir.entries]).toEqual(['base', 'middle', 'top', ['x', 'y', 'z']]);
   });
 
@@ -89,7 +111,14 @@ describe('layers', () => {
     const [made] = await askHost([['mknod', join(top, 'gone'), 'c', 0, 0]]);
     expect(made.errno).toBeNull();
     await using rootfs = await OverlayRootfs.create({ layers: [base, top] });
-    const [gone, kept, entries] = await askIn([['lstat', '/gone'], ['read', '/kept.txt'], ['ls', '/']], { rootfs });
+    const [gone, kept, entries] = await askIn(
+      [
+        ['lstat', '/gone'],
+        ['read', '/kept.txt'],
+        ['ls', '/'],
+      ],
+      { rootfs },
+    );
     expect([gone.errno, kept.text]).toEqual(['ENOENT', 'base']);
     expect(entries.entries).not.toContain('gone');
   });
@@ -97,7 +126,17 @@ describe('layers', () => {
   test('are never written to', async () => {
     const base = smallRoot({ 'a.txt': 'base', 'dir/b.txt': 'base' });
     await using rootfs = await OverlayRootfs.create({ layers: [base] });
-    const answers = await askIn([['append', '/a.txt', '+'], ['unlink', '/dir/b.txt'], ['create', '/new.txt'], ['rename', '/dir', '/moved'], ['read', '/a.txt'], ['ls', '/moved']], { rootfs });
+    const answers = await askIn(
+      [
+        ['append', '/a.txt', '+'],
+        ['unlink', '/dir/b.txt'],
+        ['create', '/new.txt'],
+        ['rename', '/dir', '/moved'],
+        ['read', '/a.txt'],
+        ['ls', '/moved'],
+      ],
+      { rootfs },
+    );
     expect(answers.slice(0, 3).map(({ errno }) => errno)).toEqual([null, null, null]);
     // An ordinary user's overlays can't remember that a directory was moved: trusted xattrs are out of its reach.
     expect(answers[3].errno).toBe(isRoot ? null : 'EXDEV');
@@ -110,7 +149,13 @@ describe('layers', () => {
   test('a hundred of them', async () => {
     const layers = [smallRoot(), ...Array.from({ length: 99 }, (_, index) => temporary({ [`file${index}`]: String(index) }))];
     await using rootfs = await OverlayRootfs.create({ layers });
-    const [first, last] = await askIn([['read', '/file0'], ['read', '/file98']], { rootfs });
+    const [first, last] = await askIn(
+      [
+        ['read', '/file0'],
+        ['read', '/file98'],
+      ],
+      { rootfs },
+    );
     expect([first.text, last.text]).toEqual(['0', '98']);
   });
 
@@ -157,9 +202,25 @@ describe('the writable layer', () => {
     const holder = spawnIsolated('/bin/probe', toArguments([['create', '/first', '1'], ['sleep']]), { rootfs });
     await using _ = holder;
     await new Lines(holder.stdout).until('ready');
-    const [first, second] = await askIn([['read', '/first'], ['create', '/second', '2']], { rootfs });
+    const [first, second] = await askIn(
+      [
+        ['read', '/first'],
+        ['create', '/second', '2'],
+      ],
+      { rootfs },
+    );
     expect([first.text, second.errno]).toEqual(['1', null]);
-    const all = await Promise.all(['a', 'b', 'c', 'd'].map((name) => askIn([['create', `/${name}`, name], ['read', '/second']], { rootfs })));
+    const all = await Promise.all(
+      ['a', 'b', 'c', 'd'].map((name) =>
+        askIn(
+          [
+            ['create', `/${name}`, name],
+            ['read', '/second'],
+          ],
+          { rootfs },
+        ),
+      ),
+    );
     expect(all.map(([, read]) => read.text)).toEqual(['2', '2', '2', '2']);
     const [top] = await askIn([['ls', '/']], { rootfs });
     expect(top.entries).toEqual(expect.arrayContaining(['a', 'b', 'c', 'd', 'first', 'second']));
@@ -183,7 +244,14 @@ describe('the writable layer', () => {
 
   test('has a size', async () => {
     await using rootfs = await OverlayRootfs.create({ layers: [smallRoot()], size: '1M' });
-    const [fits, full, size] = await askIn([['fill', '/fits', '256K'], ['fill', '/full', '4M'], ['statfs', '/']], { rootfs });
+    const [fits, full, size] = await askIn(
+      [
+        ['fill', '/fits', '256K'],
+        ['fill', '/full', '4M'],
+        ['statfs', '/'],
+      ],
+      { rootfs },
+    );
     expect([fits.errno, full.errno]).toEqual([null, 'ENOSPC']);
     expect(size.sizeBytes).toBe(2 ** 20);
   });
@@ -194,7 +262,13 @@ describe('the writable layer', () => {
     const layers = [smallRoot({ 'old.txt': 'old' })];
     {
       await using rootfs = await OverlayRootfs.create({ layers, upper, idMap: 'self' });
-      const answers = await askIn([['create', '/new.txt', 'new'], ['append', '/old.txt', '+']], { rootfs });
+      const answers = await askIn(
+        [
+          ['create', '/new.txt', 'new'],
+          ['append', '/old.txt', '+'],
+        ],
+        { rootfs },
+      );
       expect(answers.map(({ errno }) => errno)).toEqual([null, null]);
     }
     expect(readFileSync(join(upper, 'new.txt'), 'utf8')).toBe('new');
@@ -210,7 +284,14 @@ describe('the writable layer', () => {
     chownSync(upper, 700_000, 800_000);
     const idMap = { uids: [{ inside: 0, outside: 700_000, count: 1000 }], gids: [{ inside: 0, outside: 800_000, count: 1000 }] };
     await using rootfs = await OverlayRootfs.create({ layers: [smallRoot({ 'old.txt': '' })], upper, idMap });
-    const [made, changed, own] = await askIn([['create', '/new.txt', 'new'], ['append', '/old.txt', '+'], ['stat', '/new.txt']], { rootfs });
+    const [made, changed, own] = await askIn(
+      [
+        ['create', '/new.txt', 'new'],
+        ['append', '/old.txt', '+'],
+        ['stat', '/new.txt'],
+      ],
+      { rootfs },
+    );
     expect([made.errno, changed.errno]).toEqual([null, null]);
     expect(own).toMatchObject({ uid: 0, gid: 0 });
     expect(statSync(join(upper, 'new.txt'))).toMatchObject({ uid: 700_000, gid: 800_000 });
@@ -220,7 +301,13 @@ describe('the writable layer', () => {
   test("on 'disk': deleted at the end", async () => {
     const before = uppers();
     const rootfs = await OverlayRootfs.create({ layers: [smallRoot()], upper: 'disk' });
-    const [made, type] = await askIn([['create', '/made', 'x'], ['statfs', '/']], { rootfs });
+    const [made, type] = await askIn(
+      [
+        ['create', '/made', 'x'],
+        ['statfs', '/'],
+      ],
+      { rootfs },
+    );
     expect(made.errno).toBeNull();
     expect(type.readonly).toBe(false);
     const [directory] = uppers().filter((name) => !before.includes(name));
@@ -232,7 +319,16 @@ describe('the writable layer', () => {
   test("on 'disk': deleted, whatever a program has left in it", async () => {
     const before = uppers();
     const rootfs = await OverlayRootfs.create({ layers: [smallRoot()], upper: 'disk' });
-    await askIn([['mkdir', '/locked'], ['create', '/locked/file'], ['chmod', '0', '/locked/file'], ['chmod', '0', '/locked'], ['symlink', '/etc', '/link']], { rootfs });
+    await askIn(
+      [
+        ['mkdir', '/locked'],
+        ['create', '/locked/file'],
+        ['chmod', '0', '/locked/file'],
+        ['chmod', '0', '/locked'],
+        ['symlink', '/etc', '/link'],
+      ],
+      { rootfs },
+    );
     await rootfs[Symbol.asyncDispose]();
     expect(uppers()).toEqual(before);
     expect(existsSync('/etc/passwd')).toBe(true);
@@ -258,7 +354,15 @@ describe('the host as root', () => {
   test('hides what it is told to', async () => {
     const [{ entries = [] }] = await askHost([['ls', '/opt']]);
     await using rootfs = await OverlayRootfs.host({ hide: ['/opt', '/etc/hosts', '/usr/share'] });
-    const [opt, hosts, share, usr] = await ask([['ls', '/opt'], ['lstat', '/etc/hosts'], ['ls', '/usr/share'], ['ls', '/usr']], { rootfs });
+    const [opt, hosts, share, usr] = await ask(
+      [
+        ['ls', '/opt'],
+        ['lstat', '/etc/hosts'],
+        ['ls', '/usr/share'],
+        ['ls', '/usr'],
+      ],
+      { rootfs },
+    );
     expect(entries.length + 1).toBeGreaterThan(0);
     expect([opt.entries, hosts.errno, share.entries]).toEqual([[], 'ENOENT', []]);
     expect(usr.entries).toContain('bin');
@@ -276,7 +380,11 @@ describe('the host as root', () => {
   });
 
   testNeeding(['root'])('a directory of the host can be renamed', async () => {
-    const [renamed, there, gone] = await ask([['rename', '/etc/apt', '/etc/moved'], ['stat', '/etc/moved'], ['stat', '/etc/apt']]);
+    const [renamed, there, gone] = await ask([
+      ['rename', '/etc/apt', '/etc/moved'],
+      ['stat', '/etc/moved'],
+      ['stat', '/etc/apt'],
+    ]);
     expect([renamed.errno, there.errno, gone.errno]).toEqual([null, null, 'ENOENT']);
     expect(existsSync('/etc/apt')).toBe(true);
   });
@@ -313,7 +421,15 @@ describe('the end of a root', () => {
   test('while in use: the last user releases it', async () => {
     const before = census(['descriptors']);
     const rootfs = await OverlayRootfs.create({ layers: [smallRoot()] });
-    const child = spawnIsolated('/bin/probe', toArguments([['create', '/a', 'x'], ['block', 'SIGUSR1'], ['read', '/a']]), { rootfs });
+    const child = spawnIsolated(
+      '/bin/probe',
+      toArguments([
+        ['create', '/a', 'x'],
+        ['block', 'SIGUSR1'],
+        ['read', '/a'],
+      ]),
+      { rootfs },
+    );
     const lines = new Lines(child.stdout);
     await lines.until('ready');
     await rootfs[Symbol.asyncDispose]();
@@ -383,10 +499,14 @@ describe('a hostile root', () => {
   test('a missing target below a symlink that leads nowhere is not made outside', async () => {
     const outside = temporary();
     const rootfs = smallRoot({ way: `-> ${outside}/deep` });
-    const error = await runIsolated('/bin/probe', ['ids'], { rootfs, mounts: [{ type: 'tmpfs', target: '/way/below' }] }).then(() => undefined, (reason) => reason as IsolationError);
+    const error = await runIsolated('/bin/probe', ['ids'], { rootfs, mounts: [{ type: 'tmpfs', target: '/way/below' }] }).then(
+      () => undefined,
+      (reason) => reason as IsolationError,
+    );
     expect(error === undefined || error instanceof IsolationError).toBe(true);
     expect(readdirSync(outside)).toEqual([]);
-    if (error) expect(plainly(error.message, outside)).toMatchInlineSnapshot(`
+    if (error)
+      expect(plainly(error.message, outside)).toMatchInlineSnapshot(`
       "ENOENT: mount tmpfs /way/below (openat2): in the root, the way to /way/below goes through a symlink that leads nowhere
         Make what the symlink names, inside the root, or choose another target."
     `);

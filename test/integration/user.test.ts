@@ -8,7 +8,10 @@ import { refusal, saying } from './refusals.js';
 import { smallRoot } from './trees.js';
 
 const mask = (...names: string[]): string =>
-  names.reduce((set, name) => set | (1n << BigInt((capabilityNames as readonly string[]).indexOf(name))), 0n).toString(16).padStart(16, '0');
+  names
+    .reduce((set, name) => set | (1n << BigInt((capabilityNames as readonly string[]).indexOf(name))), 0n)
+    .toString(16)
+    .padStart(16, '0');
 const none = mask();
 
 describe('user', () => {
@@ -32,7 +35,7 @@ describe('user', () => {
     expect(ids.groups).toEqual([7, 8, 65535]);
   });
 
-  testNeeding(['unprivileged'])('groups are not an ordinary user\'s to give', async () => {
+  testNeeding(['unprivileged'])("groups are not an ordinary user's to give", async () => {
     expect(await saying(runIsolated('true', { user: { uid: 0, gid: 0, groups: [7] } }))).toMatchInlineSnapshot(`
       "gid 7 is not mapped, so nobody can have it inside
         Only 0 is mapped: an ordinary user has no other ids, unless /etc/subuid and /etc/subgid grant some (and newuidmap is installed)."
@@ -50,7 +53,7 @@ describe('user', () => {
     `);
   });
 
-  testNeeding(['root'])('by the names of the inside\'s passwd and group', async () => {
+  testNeeding(['root'])("by the names of the inside's passwd and group", async () => {
     const rootfs = smallRoot({
       'etc/passwd': 'root:x:0:0::/:/bin/sh\nbuilder:x:1200:1300::/:/bin/sh\n',
       'etc/group': 'root:x:0:\nbuilders:x:1300:\ndocker:x:1400:other,builder\nwheel:x:10:other\naudio:x:1500:builder\n',
@@ -96,7 +99,9 @@ describe('user', () => {
   });
 
   test('HOME follows, as far as it is known', async () => {
-    const homes = await Promise.all([{}, { user: { uid: 1000, gid: 1000 } }, { env: { HOME: '/x' } }].map(async (options) => (await ask([['env']], options))[0].env['HOME']));
+    const homes = await Promise.all(
+      [{}, { user: { uid: 1000, gid: 1000 } }, { env: { HOME: '/x' } }].map(async (options) => (await ask([['env']], options))[0].env['HOME']),
+    );
     expect(homes).toEqual(['/root', '/', '/x']);
   });
 });
@@ -169,7 +174,24 @@ test('noNewPrivileges: false', async () => {
 });
 
 describe('rlimits', () => {
-  const kinds: Rlimit[] = ['as', 'core', 'cpu', 'data', 'fsize', 'locks', 'memlock', 'msgqueue', 'nice', 'nofile', 'nproc', 'rss', 'rtprio', 'rttime', 'sigpending', 'stack'];
+  const kinds: Rlimit[] = [
+    'as',
+    'core',
+    'cpu',
+    'data',
+    'fsize',
+    'locks',
+    'memlock',
+    'msgqueue',
+    'nice',
+    'nofile',
+    'nproc',
+    'rss',
+    'rtprio',
+    'rttime',
+    'sigpending',
+    'stack',
+  ];
 
   test('each kind, lowered to a soft and a hard limit of its own', async () => {
     const [{ rlimits: host }] = [{ rlimits: (await askHost([['rlimits']]))[0] }];
@@ -186,14 +208,20 @@ describe('rlimits', () => {
 
   test('a number is both', async () => {
     const [seen] = await ask([['rlimits']], { rlimits: { nofile: 100, core: 0 } });
-    expect([seen.nofile, seen.core]).toEqual([{ soft: 100, hard: 100 }, { soft: 0, hard: 0 }]);
+    expect([seen.nofile, seen.core]).toEqual([
+      { soft: 100, hard: 100 },
+      { soft: 0, hard: 0 },
+    ]);
   });
 
   test('Infinity', async () => {
     const [host] = await askHost([['rlimits']]);
     const [seen] = await ask([['rlimits']], { rlimits: { fsize: Infinity, cpu: { soft: 1000, hard: Infinity } } });
     expect(host.fsize.hard).toBe(Infinity);
-    expect([seen.fsize, seen.cpu]).toEqual([{ soft: Infinity, hard: Infinity }, { soft: 1000, hard: Infinity }]);
+    expect([seen.fsize, seen.cpu]).toEqual([
+      { soft: Infinity, hard: Infinity },
+      { soft: 1000, hard: Infinity },
+    ]);
   });
 
   test('one that is in force', async () => {
@@ -202,7 +230,7 @@ describe('rlimits', () => {
     expect(written).toMatchObject({ errno: 'EFBIG', written: 2 ** 16 });
   });
 
-  testNeeding(['unprivileged'])('above one\'s own', async () => {
+  testNeeding(['unprivileged'])("above one's own", async () => {
     const [host] = await askHost([['rlimits']]);
     const text = await saying(runIsolated('true', { rlimits: { nofile: host.nofile.hard + 1 } }));
     expect(text).toMatchInlineSnapshot(`
@@ -229,7 +257,7 @@ describe('the rest', () => {
     expect(next.scoreAdj).toBe(Number(before));
   });
 
-  testNeeding(['unprivileged'])('an oomScoreAdj below one\'s own', async () => {
+  testNeeding(['unprivileged'])("an oomScoreAdj below one's own", async () => {
     expect(await saying(runIsolated('true', { oomScoreAdj: -1000 }))).toMatchInlineSnapshot(`
       "EACCES: write oom_score_adj /proc/PID/oom_score_adj (write): a score below the lowest that this process ever had needs CAP_SYS_RESOURCE
         Choose a higher oomScoreAdj: what is killed first should be the sandbox anyway."
@@ -237,9 +265,16 @@ describe('the rest', () => {
   });
 
   test('sysctl', async () => {
-    const [shm, forward, ttl] = await ask([['read', '/proc/sys/kernel/shmmax'], ['read', '/proc/sys/net/ipv4/ip_forward'], ['read', '/proc/sys/net/ipv4/ip_unprivileged_port_start']], {
-      sysctl: { 'kernel.shmmax': '65536', 'net.ipv4.ip_forward': '1', 'net.ipv4.ip_unprivileged_port_start': '0' },
-    });
+    const [shm, forward, ttl] = await ask(
+      [
+        ['read', '/proc/sys/kernel/shmmax'],
+        ['read', '/proc/sys/net/ipv4/ip_forward'],
+        ['read', '/proc/sys/net/ipv4/ip_unprivileged_port_start'],
+      ],
+      {
+        sysctl: { 'kernel.shmmax': '65536', 'net.ipv4.ip_forward': '1', 'net.ipv4.ip_unprivileged_port_start': '0' },
+      },
+    );
     expect([shm.text, forward.text, ttl.text]).toEqual(['65536\n', '1\n', '0\n']);
     expect(readFileSync('/proc/sys/kernel/shmmax', 'utf8')).not.toBe('65536\n');
     const [bound] = await ask([['bind-tcp', '127.0.0.1', 80]], { sysctl: { 'net.ipv4.ip_unprivileged_port_start': '0' } });
@@ -247,8 +282,12 @@ describe('the rest', () => {
   });
 
   test('a sysctl that does not exist, and a value that it does not take', async () => {
-    expect(await saying(runIsolated('true', { sysctl: { 'net.ipv4.no_such_thing': '1' } }))).toMatchInlineSnapshot(`"ENOENT: set a sysctl /proc/sys/net/ipv4/no_such_thing (openat2): this kernel has no such sysctl, or its namespace has none of its own"`);
-    expect(await saying(runIsolated('true', { sysctl: { 'net.ipv4.ip_forward': 'many' } }))).toMatchInlineSnapshot(`"EINVAL: set a sysctl /proc/sys/net/ipv4/ip_forward (write): the sysctl does not take this value"`);
+    expect(await saying(runIsolated('true', { sysctl: { 'net.ipv4.no_such_thing': '1' } }))).toMatchInlineSnapshot(
+      `"ENOENT: set a sysctl /proc/sys/net/ipv4/no_such_thing (openat2): this kernel has no such sysctl, or its namespace has none of its own"`,
+    );
+    expect(await saying(runIsolated('true', { sysctl: { 'net.ipv4.ip_forward': 'many' } }))).toMatchInlineSnapshot(
+      `"EINVAL: set a sysctl /proc/sys/net/ipv4/ip_forward (write): the sysctl does not take this value"`,
+    );
   });
 
   test('hostname and domainname', async () => {
@@ -289,7 +328,9 @@ describe('the rest', () => {
       "ENOENT: enter the working directory /no/such/place (openat2): there is no directory /no/such/place in the root
         \`cwd\` is a path inside the sandbox; \`mounts\` can bring a directory in."
     `);
-    expect(await saying(runIsolated('true', { cwd: '/etc/passwd' }))).toMatchInlineSnapshot(`"ENOTDIR: enter the working directory /etc/passwd (openat2): /etc/passwd is not a directory in the root"`);
+    expect(await saying(runIsolated('true', { cwd: '/etc/passwd' }))).toMatchInlineSnapshot(
+      `"ENOTDIR: enter the working directory /etc/passwd (openat2): /etc/passwd is not a directory in the root"`,
+    );
   });
 
   testNeeding(['root'])('a cwd that the user may not enter', async () => {

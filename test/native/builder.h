@@ -121,7 +121,13 @@ class Builder {
   }
 
   PlanHeader header = {
-      .magic = kPlanMagic, .slot_count = 8, .uid_map = -1, .gid_map = -1, .oom_score_adj = -1, .report_slot = -1, .net_slot = -1,
+      .magic = kPlanMagic,
+      .slot_count = 8,
+      .uid_map = -1,
+      .gid_map = -1,
+      .oom_score_adj = -1,
+      .report_slot = -1,
+      .net_slot = -1,
   };
   const char* uid_map = nullptr;
   const char* gid_map = nullptr;

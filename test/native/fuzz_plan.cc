@@ -68,7 +68,9 @@ void read_step(const uint8_t* plan, const PlanHeader& header, uint32_t index, ui
 void read_plan(const uint8_t* plan) {
   const PlanHeader& header = *reinterpret_cast<const PlanHeader*>(plan);
   for (uint32_t i = 0; i < header.step_count; i++) {
-    const uint32_t end = i < header.parent_end ? header.parent_end : i < header.join_end ? header.join_end : header.step_count;
+    const uint32_t end = i < header.parent_end ? header.parent_end
+                         : i < header.join_end ? header.join_end
+                                               : header.step_count;
     read_step(plan, header, i, end);
   }
   for (const int64_t map : {header.uid_map, header.gid_map}) {
@@ -146,7 +148,24 @@ std::vector<Plan> read_corpus(const std::string& path) {
 
 // Numbers at which a check might be wrong by one, or overflow.
 uint64_t interesting(std::mt19937_64& random, size_t size) {
-  const uint64_t numbers[] = {0, 1, 7, 8, 63, 64, 511, 512, 513, 65536, INT32_MAX, UINT32_MAX, UINT64_MAX, size, size - 1, size - 8, uint64_t{1} << 32, uint64_t{1} << 63};
+  const uint64_t numbers[] = {0,
+                              1,
+                              7,
+                              8,
+                              63,
+                              64,
+                              511,
+                              512,
+                              513,
+                              65536,
+                              INT32_MAX,
+                              UINT32_MAX,
+                              UINT64_MAX,
+                              size,
+                              size - 1,
+                              size - 8,
+                              uint64_t{1} << 32,
+                              uint64_t{1} << 63};
   return random() % 3 == 0 ? random() % (size + 16) : numbers[random() % (sizeof(numbers) / sizeof(*numbers))];
 }
 

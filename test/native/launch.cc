@@ -167,7 +167,9 @@ void ids_are_written_while_the_child_waits() {
   builder.uid_map = map.c_str();
   builder.oom_score_adj = "500";
   builder.add(StepKind::await_ids, {});
-  builder.add(StepKind::exec, {Words{"/bin/sh"}, Words{"sh", "-c", "test $(id -u) = 0 && test $(cat /proc/self/oom_score_adj) = 500"}, Words{"PATH=/bin:/usr/bin"}});
+  builder.add(StepKind::exec,
+              {Words{"/bin/sh"}, Words{"sh", "-c", "test $(id -u) = 0 && test $(cat /proc/self/oom_score_adj) = 500"},
+               Words{"PATH=/bin:/usr/bin"}});
   auto launch = launched(builder);
   launch->run(nullptr);
   if (launch->shared().report.phase == static_cast<uint32_t>(Phase::clone_child)) {

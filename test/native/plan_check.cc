@@ -46,7 +46,9 @@ void accepts() {
 void relocates() {
   Plan plan = sample().encode();
   CHECK(check_plan(plan.data(), plan.size()) == nullptr);
-  const auto vector = [&](int arg) { return reinterpret_cast<const char* const*>(plan.data() + step_of(plan, 4).args[arg]); };
+  const auto vector = [&](int arg) {
+    return reinterpret_cast<const char* const*>(plan.data() + step_of(plan, 4).args[arg]);
+  };
   CHECK_TEXT(vector(0)[0], "/bin/true");
   CHECK_TEXT(vector(0)[1], "/usr/bin/true");
   CHECK(vector(0)[2] == nullptr);
@@ -99,12 +101,14 @@ void refuses_steps() {
   CHECK_TEXT(refusal([](Plan& plan) { step_of(plan, 4).skip = 1; }), "skip past the end of a section");
   CHECK_TEXT(refusal([](Plan& plan) { step_of(plan, 3).args[0] = 8; }), "descriptor slot out of range");
   CHECK_TEXT(refusal([](Plan& plan) { step_of(plan, 3).args[0] = -2; }), "descriptor slot out of range");
-  CHECK_TEXT(refusal([](Plan& plan) { step_of(plan, 0).args[1] = header_of(plan).vectors_end - 1; }), "string out of range");
+  CHECK_TEXT(refusal([](Plan& plan) { step_of(plan, 0).args[1] = header_of(plan).vectors_end - 1; }),
+             "string out of range");
   CHECK_TEXT(refusal([](Plan& plan) { step_of(plan, 0).args[1] = header_of(plan).size; }), "string out of range");
   CHECK_TEXT(refusal([](Plan& plan) { step_of(plan, 0).args[1] = INT64_MIN; }), "string out of range");
   CHECK_TEXT(refusal([](Plan& plan) { step_of(plan, 4).args[0] += 4; }), "vector out of range");
   CHECK_TEXT(refusal([](Plan& plan) { step_of(plan, 4).args[0] = -1; }), "vector out of range");
-  CHECK_TEXT(refusal([](Plan& plan) { step_of(plan, 4).args[2] = header_of(plan).vectors_end; }), "vector out of range");
+  CHECK_TEXT(refusal([](Plan& plan) { step_of(plan, 4).args[2] = header_of(plan).vectors_end; }),
+             "vector out of range");
   CHECK_TEXT(refusal([](Plan& plan) { step_of(plan, 1).args[0] += int64_t{10000} << 32; }), "bytes out of range");
   CHECK_TEXT(refusal([](Plan& plan) { step_of(plan, 1).args[0] = INT64_MIN; }), "bytes out of range");
   CHECK_TEXT(refusal([](Plan& plan) { step_of(plan, 1).args[0] = int64_t{1} << 32; }), "bytes out of range");
@@ -120,11 +124,10 @@ void refuses_steps() {
 }
 
 void refuses_vectors() {
-  const auto vector_word = [](Plan& plan, int index) {
-    return plan.data() + step_of(plan, 4).args[0] + index * 8;
-  };
+  const auto vector_word = [](Plan& plan, int index) { return plan.data() + step_of(plan, 4).args[0] + index * 8; };
   CHECK_TEXT(refusal([&](Plan& plan) { memset(vector_word(plan, 1), 0, 8); }), "vector entry out of range");
-  CHECK_TEXT(refusal([&](Plan& plan) { memcpy(vector_word(plan, 6), vector_word(plan, 0), 8); }), "vector without an end");
+  CHECK_TEXT(refusal([&](Plan& plan) { memcpy(vector_word(plan, 6), vector_word(plan, 0), 8); }),
+             "vector without an end");
 }
 
 }  // namespace

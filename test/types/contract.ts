@@ -41,9 +41,17 @@ export type Error_ = Fits<built.IsolationError, contract.IsolationError>;
 export type Namespace_ = Fits<built.Namespace, Omit<contract.Namespace, 'equals' | 'owner'>>;
 export type Uts = Fits<built.UtsNamespace, Pick<contract.UtsNamespace, 'hostname' | 'setHostname'>>;
 export type User = Fits<built.UserNamespace, Pick<contract.UserNamespace, 'idMap'>>;
-export type Root = Fits<built.OverlayRootfs, Pick<contract.OverlayRootfs, 'driver' | 'mount' | 'changes' | 'diff' | 'apply' | 'reset' | 'branches' | 'addBranch' | 'removeBranch'>>;
+export type Root = Fits<
+  built.OverlayRootfs,
+  Pick<contract.OverlayRootfs, 'driver' | 'mount' | 'changes' | 'diff' | 'apply' | 'reset' | 'branches' | 'addBranch' | 'removeBranch'>
+>;
 export type CgroupError_ = Fits<built.CgroupError, contract.CgroupError>;
-export const errors: readonly (new (...args: never[]) => contract.IsolationError)[] = [built.IsolationError, built.CgroupError, built.ImageError, built.NetworkError];
+export const errors: readonly (new (...args: never[]) => contract.IsolationError)[] = [
+  built.IsolationError,
+  built.CgroupError,
+  built.ImageError,
+  built.NetworkError,
+];
 
 // Statics.
 export const create: (type: 'uts', options?: { idMap?: 'auto' | 'self' | contract.IdMap }) => Promise<built.UtsNamespace> = built.Namespace.create;

@@ -8,7 +8,11 @@ import { repository } from '../helpers/fixtures.js';
 
 function compile(project: string): string {
   try {
-    execFileSync(process.execPath, [join(repository, 'node_modules/typescript/bin/tsc'), '--noEmit', '-p', project], { cwd: repository, encoding: 'utf8', stdio: 'pipe' });
+    execFileSync(process.execPath, [join(repository, 'node_modules/typescript/bin/tsc'), '--noEmit', '-p', project], {
+      cwd: repository,
+      encoding: 'utf8',
+      stdio: 'pipe',
+    });
     return '';
   } catch (error) {
     return String((error as { stdout?: string }).stdout);

@@ -5,7 +5,12 @@ import { describe, expect, test } from 'vitest';
 import { repository } from '../helpers/fixtures.js';
 import { inChild } from '../helpers/harness.js';
 
-const documents = ['README.md', ...readdirSync(join(repository, 'docs')).filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`)];
+const documents = [
+  'README.md',
+  ...readdirSync(join(repository, 'docs'))
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => `docs/${name}`),
+];
 const blocks = documents.flatMap((document) => {
   const text = readFileSync(join(repository, document), 'utf8');
   return [...text.matchAll(/^```js run\n(.*?)^```$/gms)].map((match) => ({
@@ -37,14 +42,17 @@ test('links between the documents lead somewhere', () => {
   const broken = documents.flatMap((document) => {
     const folder = join(repository, document, '..');
     const text = readFileSync(join(repository, document), 'utf8').replace(/```.*?```/gs, '');
-    return [...text.matchAll(/\]\((?!https?:|#)([^)#\s]+)/g)].map(([, target]) => target as string).filter((target) => {
-      try {
-        readFileSync(join(folder, target));
-        return false;
-      } catch (error) {
-        return (error as NodeJS.ErrnoException).code !== 'EISDIR';
-      }
-    }).map((target) => `${document} → ${target}`);
+    return [...text.matchAll(/\]\((?!https?:|#)([^)#\s]+)/g)]
+      .map(([, target]) => target as string)
+      .filter((target) => {
+        try {
+          readFileSync(join(folder, target));
+          return false;
+        } catch (error) {
+          return (error as NodeJS.ErrnoException).code !== 'EISDIR';
+        }
+      })
+      .map((target) => `${document} → ${target}`);
   });
   expect(broken).toEqual([]);
 });

@@ -103,7 +103,10 @@ describe('explain', () => {
     const explanation = await explain('/bin/probe', ['a b', '"'], { rootfs: smallRoot(), env: { TOKEN: 'hunter2' } });
     const text = String(explanation);
     expect(explanation.steps.map(({ index }) => index)).toEqual(explanation.steps.map((_, index) => index));
-    const last = text.split('\n').at(-1)?.replace(/^\s*\d+/, 'N');
+    const last = text
+      .split('\n')
+      .at(-1)
+      ?.replace(/^\s*\d+/, 'N');
     expect(last).toMatchInlineSnapshot(`"N  execve(["/bin/probe"], ["/bin/probe", "a b", "\\""], [PATH, HOME, TERM, LANG, TOKEN])"`);
     expect(text).not.toContain('hunter2');
   });
@@ -111,7 +114,9 @@ describe('explain', () => {
   test('of the default root', async () => {
     const { steps } = await explain('true');
     const calls = new Set(steps.map(({ syscall }) => syscall));
-    expect([...calls].sort()).toEqual(expect.arrayContaining(['clone3', 'execve', 'fsopen', 'fsmount', 'move_mount', 'pivot_root', 'umount2', 'capset', 'prctl', 'close_range', 'setsid']));
+    expect([...calls].sort()).toEqual(
+      expect.arrayContaining(['clone3', 'execve', 'fsopen', 'fsmount', 'move_mount', 'pivot_root', 'umount2', 'capset', 'prctl', 'close_range', 'setsid']),
+    );
     const order = ['clone3', 'pivot_root', 'umount2', 'capset', 'execve'].map((call) => steps.findIndex(({ syscall }) => syscall === call));
     expect(order).toEqual([...order].sort((a, b) => a - b));
     expect(steps.at(-1)).toMatchObject({ side: 'child', syscall: 'execve' });
@@ -120,7 +125,14 @@ describe('explain', () => {
   test('the namespaces are in clone3, by name', async () => {
     const { steps } = await explain('true', [], { namespaces: { net: 'host', ipc: 'host' }, timeOffsets: { monotonic: 1 } });
     const flags = steps.find(({ syscall, step }) => syscall === 'clone3' && step === 'make the namespaces')?.args[0]?.split('|') ?? [];
-    expect(flags.filter((flag) => flag.startsWith('CLONE_NEW')).sort()).toEqual(['CLONE_NEWCGROUP', 'CLONE_NEWNS', 'CLONE_NEWPID', 'CLONE_NEWTIME', 'CLONE_NEWUSER', 'CLONE_NEWUTS']);
+    expect(flags.filter((flag) => flag.startsWith('CLONE_NEW')).sort()).toEqual([
+      'CLONE_NEWCGROUP',
+      'CLONE_NEWNS',
+      'CLONE_NEWPID',
+      'CLONE_NEWTIME',
+      'CLONE_NEWUSER',
+      'CLONE_NEWUTS',
+    ]);
   });
 
   test('rejects as spawnIsolated throws', async () => {

@@ -71,7 +71,9 @@ describe('user namespaces', () => {
   });
 
   test('root without capabilities', () => {
-    expect(advise({ syscall: 'write', step: 'write uid_map' }, { '/proc/self/status': 'Uid:\t0\t0\t0\t0\nCapEff:\t0000000000000000\n' })).toMatchInlineSnapshot(`
+    expect(
+      advise({ syscall: 'write', step: 'write uid_map' }, { '/proc/self/status': 'Uid:\t0\t0\t0\t0\nCapEff:\t0000000000000000\n' }),
+    ).toMatchInlineSnapshot(`
       "root without CAP_SETFCAP may not map itself into a user namespace
       Run as another user, or keep that capability (docker run --cap-add=SETFCAP).
       - /proc/self/status has uid 0 and CapEff 0000000000000000"
@@ -134,7 +136,12 @@ describe('a covered /proc or /sys', () => {
     expect(advise({ ...mount, step: 'mount /sys', path: '/sys' }, lines('40 24 0:50 / /sys/fs/cgroup rw - cgroup2 cgroup rw'))).not.toContain('/sys/fs/cgroup');
   });
   test('a read-only /sys', () => {
-    expect(advise({ ...mount, step: 'mount /sys', path: '/sys' }, { '/proc/self/mountinfo': '22 1 8:1 / / rw - ext4 /dev/sda1 rw\n24 22 0:22 / /sys ro,relatime - sysfs sysfs ro\n' })).toMatchInlineSnapshot(`
+    expect(
+      advise(
+        { ...mount, step: 'mount /sys', path: '/sys' },
+        { '/proc/self/mountinfo': '22 1 8:1 / / rw - ext4 /dev/sda1 rw\n24 22 0:22 / /sys ro,relatime - sysfs sysfs ro\n' },
+      ),
+    ).toMatchInlineSnapshot(`
       "a new /sys would show what is covered in the present one
       /sys must be mounted, and writable, where the user namespace is made: here it is read-only.
       - /proc/self/mountinfo has 1 mounts at /sys"

@@ -75,14 +75,35 @@ describe('refused, with what it takes', () => {
 
   test('mounts', () => {
     const bad = [
-      'x', [1], [null], [{}], [{ type: 'nfs', target: '/x' }], [{ type: 'tmpfs' }], [{ type: 'tmpfs', target: 'x' }], [{ type: 'tmpfs', target: '/' }],
-      [{ type: 'tmpfs', target: '/../..' }], [{ type: 'tmpfs', target: '/x', size: '1X' }], [{ type: 'tmpfs', target: '/x', mode: 0o10000 }], [{ type: 'tmpfs', target: '/x', readonly: true }],
-      [{ type: 'bind', target: '/x' }], [{ type: 'bind', target: '/x', source: 'rel' }], [{ type: 'bind', target: '/x', source: '/y', readonly: 1 }],
-      [{ type: 'bind', target: '/x', source: '/y', recursive: 'no' }], [{ type: 'bind', target: '/x', source: '/y', idMap: {} }],
-      [{ type: 'bind', target: '/x', source: '/y', idMap: 'auto' }], [{ type: 'bind', target: '/x', source: '/y', idMap: 'self' }],
-      [{ type: 'proc', target: '/x', size: 1 }], [{ type: 'file', target: '/x' }], [{ type: 'file', target: '/x', contents: 7 }], [{ type: 'file', target: '/x', contents: '', mode: 0o1777 }],
-      [{ type: 'overlay', target: '/x' }], [{ type: 'overlay', target: '/x', source: '/y' }], [{ type: 'overlay', target: '/x', layers: [] }], [{ type: 'overlay', target: '/x', layers: ['rel'] }],
-      [{ type: 'overlay', target: '/x', layers: ['/y'], upper: '/u' }], [{ type: 'overlay', target: '/x', layers: ['/y'], work: '/w' }],
+      'x',
+      [1],
+      [null],
+      [{}],
+      [{ type: 'nfs', target: '/x' }],
+      [{ type: 'tmpfs' }],
+      [{ type: 'tmpfs', target: 'x' }],
+      [{ type: 'tmpfs', target: '/' }],
+      [{ type: 'tmpfs', target: '/../..' }],
+      [{ type: 'tmpfs', target: '/x', size: '1X' }],
+      [{ type: 'tmpfs', target: '/x', mode: 0o10000 }],
+      [{ type: 'tmpfs', target: '/x', readonly: true }],
+      [{ type: 'bind', target: '/x' }],
+      [{ type: 'bind', target: '/x', source: 'rel' }],
+      [{ type: 'bind', target: '/x', source: '/y', readonly: 1 }],
+      [{ type: 'bind', target: '/x', source: '/y', recursive: 'no' }],
+      [{ type: 'bind', target: '/x', source: '/y', idMap: {} }],
+      [{ type: 'bind', target: '/x', source: '/y', idMap: 'auto' }],
+      [{ type: 'bind', target: '/x', source: '/y', idMap: 'self' }],
+      [{ type: 'proc', target: '/x', size: 1 }],
+      [{ type: 'file', target: '/x' }],
+      [{ type: 'file', target: '/x', contents: 7 }],
+      [{ type: 'file', target: '/x', contents: '', mode: 0o1777 }],
+      [{ type: 'overlay', target: '/x' }],
+      [{ type: 'overlay', target: '/x', source: '/y' }],
+      [{ type: 'overlay', target: '/x', layers: [] }],
+      [{ type: 'overlay', target: '/x', layers: ['rel'] }],
+      [{ type: 'overlay', target: '/x', layers: ['/y'], upper: '/u' }],
+      [{ type: 'overlay', target: '/x', layers: ['/y'], work: '/w' }],
     ];
     expect(bad.map((mounts) => refusal({ mounts }))).toMatchInlineSnapshot(`
       [
@@ -158,7 +179,24 @@ describe('refused, with what it takes', () => {
   });
 
   test('what it may do', () => {
-    expect(of('user', '', ':x', 'a:b:c', 'a\0', { uid: -1 }, { uid: 1.5 }, { uid: 0xffffffff }, { gid: 'x' }, { groups: [-1] }, { groups: 7 }, { name: 'x' }, null, 7)).toMatchInlineSnapshot(`
+    expect(
+      of(
+        'user',
+        '',
+        ':x',
+        'a:b:c',
+        'a\0',
+        { uid: -1 },
+        { uid: 1.5 },
+        { uid: 0xffffffff },
+        { gid: 'x' },
+        { groups: [-1] },
+        { groups: 7 },
+        { name: 'x' },
+        null,
+        7,
+      ),
+    ).toMatchInlineSnapshot(`
       {
         "0": "option 'user' takes 'name', 'name:group', or numbers instead of names; got """,
         "1": "option 'user' takes 'name', 'name:group', or numbers instead of names; got ":x"",
@@ -175,7 +213,18 @@ describe('refused, with what it takes', () => {
         "9": "option 'user.groups' takes an array; got 7",
       }
     `);
-    expect(of('capabilities', 'ALL', ['NET_ADMIN'], ['CAP_NOTHING'], { all: [] }, { effective: ['CAP_KILL'] }, { permitted: ['CAP_KILL'], ambient: ['CAP_KILL'] }, { bounding: 'CAP_KILL' })).toMatchInlineSnapshot(`
+    expect(
+      of(
+        'capabilities',
+        'ALL',
+        ['NET_ADMIN'],
+        ['CAP_NOTHING'],
+        { all: [] },
+        { effective: ['CAP_KILL'] },
+        { permitted: ['CAP_KILL'], ambient: ['CAP_KILL'] },
+        { bounding: 'CAP_KILL' },
+      ),
+    ).toMatchInlineSnapshot(`
       {
         "0": "option 'capabilities' takes an array of names, or an object of the five sets; got "ALL"",
         "1": "option 'capabilities' takes names as in capabilities(7), such as 'CAP_NET_BIND_SERVICE'; got "NET_ADMIN"",
@@ -205,7 +254,21 @@ describe('refused, with what it takes', () => {
         "1": "option 'readonlyPaths[0]' takes an absolute path, such as '/work'; got "x"",
       }
     `);
-    expect(of('rlimits', 7, { files: 1 }, { nofile: -1 }, { nofile: 1.5 }, { nofile: '1' }, { nofile: { soft: 2, hard: 1 } }, { nofile: { soft: 1 } }, { nofile: { soft: 1, hard: 2, max: 3 } }, { cpu: Number.NaN }, { nofile: null })).toMatchInlineSnapshot(`
+    expect(
+      of(
+        'rlimits',
+        7,
+        { files: 1 },
+        { nofile: -1 },
+        { nofile: 1.5 },
+        { nofile: '1' },
+        { nofile: { soft: 2, hard: 1 } },
+        { nofile: { soft: 1 } },
+        { nofile: { soft: 1, hard: 2, max: 3 } },
+        { cpu: Number.NaN },
+        { nofile: null },
+      ),
+    ).toMatchInlineSnapshot(`
       {
         "0": "option 'rlimits' takes an object; got 7",
         "1": "option 'rlimits.files' takes nothing: there is no such option; got 1",
@@ -219,7 +282,18 @@ describe('refused, with what it takes', () => {
         "9": "option 'rlimits.nofile' takes a whole number, Infinity, or { soft, hard } of them; got null",
       }
     `);
-    expect(of('sysctl', 7, { 'kernel.core_pattern': 'x' }, { 'vm.swappiness': '1' }, { 'net.ipv4.ip_forward': 1 }, { 'net/ipv4/ip_forward': '1' }, { 'net...x': '1' }, { 'net.ipv4.ip_forward': '1\0' })).toMatchInlineSnapshot(`
+    expect(
+      of(
+        'sysctl',
+        7,
+        { 'kernel.core_pattern': 'x' },
+        { 'vm.swappiness': '1' },
+        { 'net.ipv4.ip_forward': 1 },
+        { 'net/ipv4/ip_forward': '1' },
+        { 'net...x': '1' },
+        { 'net.ipv4.ip_forward': '1\0' },
+      ),
+    ).toMatchInlineSnapshot(`
       {
         "0": "option 'sysctl' takes an object of names and values; got 7",
         "1": "option 'sysctl.kernel.core_pattern' takes the name of a sysctl that a namespace has for itself: net.*, kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*; got "x"",
@@ -320,7 +394,12 @@ describe('refused, with what it takes', () => {
 
   test('what only a later version has', () => {
     expect({
-      ...Object.fromEntries(Object.entries({ cgroup: {}, cpuTimeLimit: 5, landlock: {}, seccomp: 'default', fallback: 'landlock' }).map(([option, value]) => [option, refusal({ [option]: value })])),
+      ...Object.fromEntries(
+        Object.entries({ cgroup: {}, cpuTimeLimit: 5, landlock: {}, seccomp: 'default', fallback: 'landlock' }).map(([option, value]) => [
+          option,
+          refusal({ [option]: value }),
+        ]),
+      ),
       seccompNotify: refusal({ seccomp: { notify: {} } }),
       bridge: refusal({ network: { egress: 'deny' } }),
     }).toMatchInlineSnapshot(`
@@ -385,7 +464,15 @@ describe('refused, with what it takes', () => {
         return (error as Error).message;
       }
     };
-    expect([thrown('', [], {}), thrown(7, [], {}), thrown('a\0b', [], {}), thrown('x', [7], {}), thrown('x', ['a\0'], {}), thrown('x', 'args', {}), thrown('x', [], null)]).toMatchInlineSnapshot(`
+    expect([
+      thrown('', [], {}),
+      thrown(7, [], {}),
+      thrown('a\0b', [], {}),
+      thrown('x', [7], {}),
+      thrown('x', ['a\0'], {}),
+      thrown('x', 'args', {}),
+      thrown('x', [], null),
+    ]).toMatchInlineSnapshot(`
       [
         "option 'command' takes the name or path of a program; got """,
         "option 'command' takes the name or path of a program; got 7",
@@ -407,20 +494,60 @@ describe('refused, with what it takes', () => {
 describe('accepted', () => {
   test('the defaults', () => {
     expect(settings({})).toEqual({
-      command: 'program', args: [], rootfs: undefined, readonly: false, mounts: [], cwd: undefined,
+      command: 'program',
+      args: [],
+      rootfs: undefined,
+      readonly: false,
+      mounts: [],
+      cwd: undefined,
       env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root', TERM: 'xterm', LANG: 'C.UTF-8' },
-      hostname: undefined, domainname: undefined,
+      hostname: undefined,
+      domainname: undefined,
       namespaces: { cgroup: 'new', ipc: 'new', mount: 'new', net: 'new', pid: 'new', time: 'host', user: 'new', uts: 'new' },
-      idMap: 'auto', timeOffsets: undefined, user: { uid: 0, gid: 0, groups: [] },
+      idMap: 'auto',
+      timeOffsets: undefined,
+      user: { uid: 0, gid: 0, groups: [] },
       capabilities: { bounding: 0n, effective: 0n, permitted: 0n, inheritable: 0n, ambient: 0n },
-      noNewPrivileges: true, maskedPaths: defaultMaskedPaths, readonlyPaths: defaultReadonlyPaths, rlimits: [], sysctl: [],
-      umask: 0o022, oomScoreAdj: undefined, stdio: ['pipe', 'pipe', 'pipe'], tty: undefined, init: false, timeout: undefined,
-      outputLimit: undefined, signal: undefined, killSignal: 'SIGKILL', killGrace: 5000, detached: false,
+      noNewPrivileges: true,
+      maskedPaths: defaultMaskedPaths,
+      readonlyPaths: defaultReadonlyPaths,
+      rlimits: [],
+      sysctl: [],
+      umask: 0o022,
+      oomScoreAdj: undefined,
+      stdio: ['pipe', 'pipe', 'pipe'],
+      tty: undefined,
+      init: false,
+      timeout: undefined,
+      outputLimit: undefined,
+      signal: undefined,
+      killSignal: 'SIGKILL',
+      killGrace: 5000,
+      detached: false,
     });
   });
 
   test('undefined is as if it were not there', () => {
-    const names = ['rootfs', 'readonly', 'mounts', 'cwd', 'env', 'hostname', 'namespaces', 'idMap', 'timeOffsets', 'network', 'cgroup', 'user', 'seccomp', 'stdio', 'tty', 'timeout', 'signal', 'fallback'];
+    const names = [
+      'rootfs',
+      'readonly',
+      'mounts',
+      'cwd',
+      'env',
+      'hostname',
+      'namespaces',
+      'idMap',
+      'timeOffsets',
+      'network',
+      'cgroup',
+      'user',
+      'seccomp',
+      'stdio',
+      'tty',
+      'timeout',
+      'signal',
+      'fallback',
+    ];
     expect(settings(Object.fromEntries(names.map((name) => [name, undefined])))).toEqual(settings({}));
   });
 

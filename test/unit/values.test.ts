@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { parseIdMap } from '../../lib/host/caller.js';
 import { parseMountInfo, visibleMounts } from '../../lib/host/mountinfo.js';
-import { native } from '../../lib/native.js';
 import { namespaceTypes } from '../../lib/namespace/flags.js';
+import { native } from '../../lib/native.js';
 import { PlanBuilder } from '../../lib/plan/builder.js';
 import { runPlan } from '../../lib/plan/run.js';
 import { stepKinds } from '../../lib/plan/steps.js';
@@ -16,24 +16,59 @@ import { repository } from '../helpers/fixtures.js';
 
 describe('bytes', () => {
   test.each([
-    [0, 0], [1, 1], ['1K', 1024], ['1.5K', 1536], ['512M', 512 * 2 ** 20], ['2G', 2 ** 31], ['1T', 2 ** 40], ['0.1K', 102],
+    [0, 0],
+    [1, 1],
+    ['1K', 1024],
+    ['1.5K', 1536],
+    ['512M', 512 * 2 ** 20],
+    ['2G', 2 ** 31],
+    ['1T', 2 ** 40],
+    ['0.1K', 102],
   ])('%s is %d', (value, bytes) => expect(parseBytes(value, 'x')).toBe(bytes));
-  test.each([[-1], [1.5], [Number.NaN], [Infinity], ['1'], ['1k'], ['1KB'], [' 1K'], ['1K '], ['-1K'], [''], ['K'], ['1e3K'], [null], [undefined], [1n], ['99999999T']])('%s is refused', (value) =>
-    expect(() => parseBytes(value, 'size')).toThrow("option 'size' takes bytes"));
+  test.each([
+    [-1],
+    [1.5],
+    [Number.NaN],
+    [Infinity],
+    ['1'],
+    ['1k'],
+    ['1KB'],
+    [' 1K'],
+    ['1K '],
+    ['-1K'],
+    [''],
+    ['K'],
+    ['1e3K'],
+    [null],
+    [undefined],
+    [1n],
+    ['99999999T'],
+  ])('%s is refused', (value) => expect(() => parseBytes(value, 'size')).toThrow("option 'size' takes bytes"));
 });
 
 describe('mountinfo', () => {
-  const line = (id: number, parent: number, path: string, type = 'ext4', root = '/') => `${id} ${parent} 8:1 ${root} ${path} rw,relatime shared:1 - ${type} /dev/x rw`;
+  const line = (id: number, parent: number, path: string, type = 'ext4', root = '/') =>
+    `${id} ${parent} 8:1 ${root} ${path} rw,relatime shared:1 - ${type} /dev/x rw`;
 
   test('fields', () => {
-    expect(parseMountInfo(`${line(36, 35, '/mnt2', 'ext3', '/mnt1')}\n`)).toEqual([{ id: 36, parent: 35, root: '/mnt1', path: '/mnt2', options: ['rw', 'relatime'], type: 'ext3' }]);
+    expect(parseMountInfo(`${line(36, 35, '/mnt2', 'ext3', '/mnt1')}\n`)).toEqual([
+      { id: 36, parent: 35, root: '/mnt1', path: '/mnt2', options: ['rw', 'relatime'], type: 'ext3' },
+    ]);
     expect(parseMountInfo('36 35 98:0 / /x rw - tmpfs none rw')[0]).toMatchObject({ path: '/x', type: 'tmpfs' });
     expect(parseMountInfo('')).toEqual([]);
   });
 
   test('octal escapes, and what only looks like one', () => {
     const paths = ['/a\\040b', '/tab\\011', '/new\\012line', '/back\\134slash', '/back\\134040', '/ä\\040ö', '/x\\04'];
-    expect(parseMountInfo(paths.map((path, index) => line(index, 1, path)).join('\n')).map(({ path }) => path)).toEqual(['/a b', '/tab\t', '/new\nline', '/back\\slash', '/back\\040', '/ä ö', '/x\\04']);
+    expect(parseMountInfo(paths.map((path, index) => line(index, 1, path)).join('\n')).map(({ path }) => path)).toEqual([
+      '/a b',
+      '/tab\t',
+      '/new\nline',
+      '/back\\slash',
+      '/back\\040',
+      '/ä ö',
+      '/x\\04',
+    ]);
   });
 
   test('the source may hold what looks like the separator', () => {
@@ -62,10 +97,13 @@ describe('mountinfo', () => {
 
   test('the root covered by another root', () => {
     const mounts = parseMountInfo([line(1, 0, '/'), line(2, 1, '/old'), line(3, 1, '/', 'tmpfs'), line(4, 3, '/new')].join('\n'));
-    expect(visibleMounts(mounts).map(({ path, type }) => [path, type])).toEqual([['/', 'tmpfs'], ['/new', 'ext4']]);
+    expect(visibleMounts(mounts).map(({ path, type }) => [path, type])).toEqual([
+      ['/', 'tmpfs'],
+      ['/new', 'ext4'],
+    ]);
   });
 
-  test('this machine\'s own can be read', () => {
+  test("this machine's own can be read", () => {
     const mounts = parseMountInfo(readFileSync('/proc/self/mountinfo', 'utf8'));
     expect(mounts.every(({ id, parent, path, type }) => id > 0 && parent >= 0 && path.startsWith('/') && type !== '')).toBe(true);
     expect(visibleMounts(mounts).map(({ path }) => path)).toContain('/proc');
@@ -84,10 +122,14 @@ describe('id maps', () => {
     ['inside', [range(0, 1000, 10), range(9, 2000, 1)]],
     ['outside', [range(0, 1000, 10), range(20, 1009, 1)]],
     ['inside, in any order', [range(9, 2000, 1), range(0, 1000, 10)]],
-  ])('that overlap %s are refused', (_, ranges) => expect(() => check(...ranges)).toThrow("option 'idMap.uids' takes ranges { inside, outside, count } of whole numbers that do not overlap"));
+  ])('that overlap %s are refused', (_, ranges) =>
+    expect(() => check(...ranges)).toThrow("option 'idMap.uids' takes ranges { inside, outside, count } of whole numbers that do not overlap"),
+  );
 
-  test.each([[range(0, 0, 0)], [range(-1, 0, 1)], [range(0, 0.5, 1)], [range(0, 0, 2 ** 32)], [range(2 ** 32 - 1, 0, 1)], [{} as never], [null as never]])('%o is refused', (bad) =>
-    expect(() => check(bad)).toThrow(TypeError));
+  test.each([[range(0, 0, 0)], [range(-1, 0, 1)], [range(0, 0.5, 1)], [range(0, 0, 2 ** 32)], [range(2 ** 32 - 1, 0, 1)], [{} as never], [null as never]])(
+    '%o is refused',
+    (bad) => expect(() => check(bad)).toThrow(TypeError),
+  );
 
   test('more than the kernel takes', () => {
     expect(() => check(...Array.from({ length: 341 }, (_, index) => range(index * 2, index * 2, 1)))).toThrow(TypeError);
@@ -110,11 +152,36 @@ describe('id maps', () => {
 
 describe('sysctls', () => {
   const all = Object.fromEntries(namespaceTypes.map((type) => [type, 'new'])) as Record<(typeof namespaceTypes)[number], 'new'>;
-  const names = ['net.ipv4.ip_forward', 'net.ipv6.conf.all.disable_ipv6', 'net.core.somaxconn', 'kernel.shmmax', 'kernel.msgmax', 'kernel.sem', 'fs.mqueue.msg_max'];
-  test.each(names)('%s is a namespace\'s', (name) => expect(checkSysctl({ [name]: '1' }, all)).toEqual([[name.replaceAll('.', '/'), '1']]));
+  const names = [
+    'net.ipv4.ip_forward',
+    'net.ipv6.conf.all.disable_ipv6',
+    'net.core.somaxconn',
+    'kernel.shmmax',
+    'kernel.msgmax',
+    'kernel.sem',
+    'fs.mqueue.msg_max',
+  ];
+  test.each(names)("%s is a namespace's", (name) => expect(checkSysctl({ [name]: '1' }, all)).toEqual([[name.replaceAll('.', '/'), '1']]));
   test.each([
-    'kernel.core_pattern', 'kernel.modprobe', 'kernel.sysrq', 'kernel.hostname', 'kernel.shm', 'kernel.shmmaxx', 'xkernel.shmmax', 'vm.overcommit_memory', 'fs.file-max', 'fs.mqueue.x',
-    'user.max_user_namespaces', 'net', 'net.', 'net..x', 'net/ipv4', 'net.ipv4/../../kernel/core_pattern', 'net.ipv4.conf.a b', '', 'net.\n',
+    'kernel.core_pattern',
+    'kernel.modprobe',
+    'kernel.sysrq',
+    'kernel.hostname',
+    'kernel.shm',
+    'kernel.shmmaxx',
+    'xkernel.shmmax',
+    'vm.overcommit_memory',
+    'fs.file-max',
+    'fs.mqueue.x',
+    'user.max_user_namespaces',
+    'net',
+    'net.',
+    'net..x',
+    'net/ipv4',
+    'net.ipv4/../../kernel/core_pattern',
+    'net.ipv4.conf.a b',
+    '',
+    'net.\n',
   ])('%s is not', (name) => expect(() => checkSysctl({ [name]: '1' }, all)).toThrow(TypeError));
   test('a namespace that is not new', () => {
     expect(() => checkSysctl({ 'net.core.somaxconn': '1' }, { ...all, net: 'host' })).toThrow("nothing when namespaces.net is not 'new'");
@@ -122,10 +189,15 @@ describe('sysctls', () => {
 });
 
 describe('capabilities', () => {
-  test('are the kernel\'s, by number', () => {
+  test("are the kernel's, by number", () => {
     const last = Number(readFileSync('/proc/sys/kernel/cap_last_cap', 'utf8'));
     expect(capabilityNames.length - 1).toBeGreaterThanOrEqual(last);
-    expect([capabilityNames[0], capabilityNames[21], capabilityNames[31], capabilityNames[40]]).toEqual(['CHOWN', 'SYS_ADMIN', 'SETFCAP', 'CHECKPOINT_RESTORE']);
+    expect([capabilityNames[0], capabilityNames[21], capabilityNames[31], capabilityNames[40]]).toEqual([
+      'CHOWN',
+      'SYS_ADMIN',
+      'SETFCAP',
+      'CHECKPOINT_RESTORE',
+    ]);
     expect(new Set(capabilityNames).size).toBe(capabilityNames.length);
   });
   test('names to a mask, and back', () => {
@@ -138,7 +210,9 @@ describe('capabilities', () => {
 describe('steps', () => {
   test('are the same in three places', () => {
     const text = readFileSync(`${repository}csrc/child/steps.def`, 'utf8');
-    const listed = [...text.matchAll(/^(?:CALL\((\w+), \w+, "(\w*)"\)|SPECIAL\((\w+), "(\w*)"\))/gm)].map(([, call, callSignature, special, specialSignature]) => [call ?? special, callSignature ?? specialSignature]);
+    const listed = [...text.matchAll(/^(?:CALL\((\w+), \w+, "(\w*)"\)|SPECIAL\((\w+), "(\w*)"\))/gm)].map(
+      ([, call, callSignature, special, specialSignature]) => [call ?? special, callSignature ?? specialSignature],
+    );
     expect(listed).toEqual(Object.entries(stepKinds));
     expect(Object.entries(native().stepKinds())).toEqual(Object.entries(stepKinds));
   });
@@ -150,7 +224,11 @@ describe('steps', () => {
 });
 
 describe('plans', () => {
-  const run = async (plan: PlanBuilder): Promise<string> => runPlan(plan).then(() => 'ran', (error: Error) => error.message);
+  const run = async (plan: PlanBuilder): Promise<string> =>
+    runPlan(plan).then(
+      () => 'ran',
+      (error: Error) => error.message,
+    );
 
   test('the native check takes what the builder makes', async () => {
     const plan = new PlanBuilder().in('parent').label('look');
@@ -200,7 +278,7 @@ describe('plans', () => {
     await attempt('magic', bent(0, 0));
     await attempt('length', bent(4, good.length + 8));
     await attempt('steps', bent(8, 0xffff));
-    await attempt('parent\'s end', bent(12, 7));
+    await attempt("parent's end", bent(12, 7));
     await attempt('slots', bent(20, 100_000));
     await attempt('last byte', Uint8Array.from([...good.slice(0, -1), 65]));
     expect(refused).toEqual([]);
@@ -239,11 +317,13 @@ describe('structures', () => {
   });
   test('no two share what only one has asked for', () => {
     const seen = new Map<string, string>();
-    for (const set of [0, 1, 2, 4, 0x100000]) for (const propagation of [0, 1 << 18, 1 << 19]) for (const userns of [0, 3, 4, 700]) {
-      const text = words(structs.mountAttr({ set, propagation, userns })).join();
-      expect(text).toBe([set, 0, propagation, userns].join());
-      seen.set(text, text);
-    }
+    for (const set of [0, 1, 2, 4, 0x100000])
+      for (const propagation of [0, 1 << 18, 1 << 19])
+        for (const userns of [0, 3, 4, 700]) {
+          const text = words(structs.mountAttr({ set, propagation, userns })).join();
+          expect(text).toBe([set, 0, propagation, userns].join());
+          seen.set(text, text);
+        }
     expect(seen.size).toBe(60);
   });
 });
