@@ -156,6 +156,9 @@ void run_once() {
     die("a step of the parent", shared.report.error);
   at_.parent_done = ticks();
   memcpy(start.slots, shared.slots, sizeof(given));
+  // What stands for the report pipe: the plan puts it above the program's descriptors, to be closed by exec.
+  static const int report = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  if (header->report_slot >= 0) start.slots[header->report_slot] = report;
   struct clone_args args = {};
   args.flags = header->clone_flags | CLONE_VM | (with_vfork ? CLONE_VFORK : 0) | CLONE_PARENT_SETTID | kPidfdFlag |
                kClearSighand;
