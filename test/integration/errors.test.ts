@@ -205,7 +205,7 @@ describe('a host that refuses', () => {
         mount --rbind "$directory" ".$directory"
       done
       cd ${repository}`;
-    const script = inShell(prepare, `chroot ${root} ${powerless} env -C ${repository}`);
+    const script = inShell(prepare, `/usr/sbin/chroot ${root} ${powerless} env -C ${repository}`);
     expect(script).toMatchInlineSnapshot(`
       "ERR_CLOISTER_ROOTFS
       this process lives in a chroot, where the kernel makes no user namespace
