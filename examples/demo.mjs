@@ -62,7 +62,7 @@ function usageText({ exitCode, signal, reason, durationMs, usage }) {
 async function whatIsSeen() {
   title('2. What the host sees, and what a program inside sees');
   const look = `
-    echo "$(hostname)"; echo "$$"; id -u; id -g; cut -d' ' -f1-3 /proc/self/uid_map | tr -s ' ' | head -1
+    echo "$(hostname)"; echo "$$"; id -u; id -g; head -1 /proc/self/uid_map | tr -s ' ' | sed 's/^ //'
     ls -d /proc/[0-9]* | wc -l; ls /sys/class/net | tr '\\n' ' '; echo; wc -l < /proc/self/mountinfo
     ls -A "$HOME" 2>/dev/null | wc -l; sed -n 's/^CapEff:.//p' /proc/self/status; sed -n 's/^NoNewPrivs:.//p' /proc/self/status`;
   const lines = (text) =>
