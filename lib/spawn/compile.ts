@@ -1,11 +1,8 @@
 // Settings → plan: the order of everything that happens between the clone and execve.
 
-import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
-import { ownUserNamespace } from '../namespace/create.js';
 import { namespaceFlags, namespaceTypes } from '../namespace/flags.js';
-import { Namespace } from '../namespace/namespace.js';
-import type { IdMap, NamespaceType } from '../namespace/types.js';
+import type { NamespaceType } from '../namespace/types.js';
 import { checked, native } from '../native.js';
 import { bringUpLoopback } from '../network/loopback.js';
 import type { PlanBuilder } from '../plan/builder.js';
@@ -15,16 +12,19 @@ import * as structs from '../plan/structs.js';
 import { mountDev, openTerminal } from '../rootfs/devices.js';
 import { cloneMount, newFilesystem, openDirectory } from '../rootfs/filesystem.js';
 import { type HostRoot, ordinaryHostRoot } from '../rootfs/host-root.js';
-import { maskPaths, mountProc, mountSys, newProc, readonlyPaths } from '../rootfs/kernel-filesystems.js';
+import { maskPaths, mountProc, mountSys, readonlyPaths } from '../rootfs/kernel-filesystems.js';
 import { overlay, tmpfsUpper } from '../rootfs/overlay.js';
 import type { RootUse } from '../rootfs/overlay-rootfs.js';
 import { defaultRoot, defaultUpperSize, type Ready } from '../rootfs/ready.js';
 import { attachRoot, makePrivate, makeReadonly, pivot, type RootMount } from '../rootfs/root-mount.js';
-import { type Ids, idTexts, outside, rootOutside } from '../security/id-map.js';
-import { writeOwnIdMap } from '../security/own-id-map.js';
+import { type Ids, idTexts, rootOutside } from '../security/id-map.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
+import { joinNamespaces, ownerOf } from './join.js';
+import type { MountSetting } from './mount-settings.js';
 import { addMounts } from './mounts.js';
-import type { MountSetting, Settings, UserSetting } from './settings.js';
+import { becomeRoot, dieWithParent, dropPrivileges, enterIds, resetSignals } from './privileges.js';
+import { connectStreams, enterDirectory, execute, limit, nameHost, writeSysctls } from './program.js';
+import type { Settings, UserSetting } from './settings.js';
 
 /** What a plan needs that had to be found or made before. Descriptors in `stdio` and `tty` are the plan's; the rest is borrowed. */
 export interface Context {
@@ -199,84 +199,6 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   return { namespaces: kinds, missing };
 }
 
-interface Owner {
-  readonly user: number | undefined;
-  readonly mount: number | undefined;
-  /** The namespaces are those of a root of ours: the ids are new, as far as the caller can tell. */
-  readonly own: boolean;
-  /** A descriptor opened here, to be given to the plan. */
-  readonly opened: boolean;
-}
-
-/**
- * Whose user namespace the child enters instead of getting a new one: the one that was asked for, the one that owns a borrowed
- * root's mounts, or, for an ordinary user, the one that owns a namespace to be joined, as nobody else may join it.
- */
-function ownerOf(settings: Settings, context: Context): Owner {
-  const owners = [context.rootUse, ...context.overlayUses].flatMap((use) => (use?.owner ? [use.owner] : []));
-  const [first] = owners;
-  if (owners.some((other) => other !== first)) {
-    throw new IsolationError('ERR_CLOISTER_ROOTFS', 'these OverlayRootfs have different owners, and a process can only be in one user namespace', {
-      step: 'enter the user namespace of a root',
-      hint: 'Give them the same idMap.',
-    });
-  }
-  const { user } = settings.namespaces;
-  if (user instanceof Namespace && user.id !== ownUserNamespace()) return { user: user.fd, mount: undefined, own: false, opened: false };
-  if (first) return { user: first.user, mount: first.mount, own: true, opened: false };
-  if (user === 'new' && !caller().privileged) {
-    for (const type of namespaceTypes) {
-      const choice = settings.namespaces[type];
-      if (!(choice instanceof Namespace)) continue;
-      const fd = native().namespaceOwner(choice.fd);
-      if (fd >= 0) return { user: fd, mount: undefined, own: false, opened: true };
-    }
-  }
-  return { user: undefined, mount: undefined, own: false, opened: false };
-}
-
-/** With `mountsProc`, /proc of a pid namespace that is joined: who is in another user namespace than its owner could not mount it. */
-function joinNamespaces(
-  plan: PlanBuilder,
-  settings: Settings,
-  owner: Owner,
-  borrow: (name: string, fd: number) => Slot,
-  mountsProc: boolean,
-): Slot | undefined {
-  const joined = namespaceTypes.flatMap((type) => {
-    const choice = settings.namespaces[type];
-    return choice instanceof Namespace && type !== 'user' ? [{ type, fd: choice.fd }] : [];
-  });
-  if (owner.user === undefined && joined.length === 0) return undefined;
-  plan.joinFlags = 0;
-  // Whoever is in that user or pid namespace already could open our memory, if the joiner shared it with Node: proc_pid_mem(5). It
-  // has a copy instead, which nobody may look into; to make Node itself unreadable would fail other spawns meanwhile.
-  if (owner.user !== undefined || joined.some(({ type }) => type === 'pid')) {
-    plan.ownMemory = true;
-    plan.label('become unreadable').add('prctl', [k.PR_SET_DUMPABLE, 0, 0, 0, 0]);
-  }
-  const joinUser = (): void => {
-    if (owner.user === undefined) return;
-    const slot = owner.opened ? plan.slot('user namespace', owner.user) : borrow('user namespace', owner.user);
-    plan.label('join the user namespace').add('setns', [slot, k.CLONE_NEWUSER]);
-  };
-  // An ordinary user has rights over the others only inside; root has them here, also over those that this user namespace does not own.
-  const userFirst = !caller().privileged || owner.mount !== undefined;
-  if (userFirst) joinUser();
-  if (owner.mount !== undefined) plan.label('join the mount namespace of the root').add('setns', [borrow('mount namespace', owner.mount), k.CLONE_NEWNS]);
-  let proc: Slot | undefined;
-  // The mount namespace last: it changes what paths mean.
-  for (const { type, fd } of joined.sort((a, b) => Number(a.type === 'mount') - Number(b.type === 'mount'))) {
-    const slot = borrow(`${type} namespace`, fd);
-    plan.label(`join the ${type} namespace`).add('setns', [slot, namespaceFlags[type]]);
-    // timens_install refuses whoever shares memory.
-    if (type === 'time') plan.ownMemory = true;
-    if (type === 'pid' && mountsProc) proc = newProc(plan.label('mount /proc', '/proc'), slot);
-  }
-  if (!userFirst) joinUser();
-  return proc;
-}
-
 function directoryRoot(
   plan: PlanBuilder,
   path: string,
@@ -297,157 +219,4 @@ function directoryRoot(
 function cloneKit(plan: PlanBuilder, kit: Slot, part: string, userns: number | undefined): Slot {
   plan.label('copy what all roots share', `/${part}`);
   return cloneMount(plan, kit, part, { userns });
-}
-
-/** CLONE_CLEAR_SIGHAND leaves ignored signals ignored; a program expects none to be (signal(7), execve(2)). */
-function resetSignals(plan: PlanBuilder, ignored: readonly number[]): void {
-  plan.label('reset ignored signals');
-  for (const signal of ignored) plan.add('rt_sigaction', [signal, structs.defaultSignalAction, 0, 8]);
-}
-
-/** Again after each change of credentials, which clears it: prctl(2), PR_SET_PDEATHSIG. */
-function dieWithParent(plan: PlanBuilder, { detached }: Settings): void {
-  if (detached) return;
-  plan.label('die with the parent').add('prctl', [k.PR_SET_PDEATHSIG, k.SIGKILL, 0, 0, 0]);
-  plan.add('expect_alive', []);
-}
-
-/**
- * A name inside may be a link to a descriptor (/proc/self/fd/9), and lead out of the root (CVE-2024-21626): such links are refused,
- * and no descriptor but the program's own is open any more.
- */
-function enterDirectory(plan: PlanBuilder, path: string): void {
-  plan.label('enter the working directory', path);
-  const directory = plan.open('working directory', 'openat2', [cwd, path, structs.openHow(k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, k.RESOLVE_NO_MAGICLINKS)]);
-  plan.add('fchdir', [directory]);
-}
-
-function becomeRoot(plan: PlanBuilder, ids: Ids): void {
-  if (ids.writer === 'child') {
-    writeOwnIdMap(plan, ids.map);
-    const root = { uid: ids.map.uids[0]?.inside ?? 0, gid: ids.map.gids[0]?.inside ?? 0 };
-    plan.label('become root inside').add('setresgid', [root.gid, root.gid, root.gid]);
-    plan.add('setresuid', [root.uid, root.uid, root.uid]);
-    return;
-  }
-  plan.label('wait for the id maps').add('await_ids', []);
-  plan.label('become root inside').add('setgroups', [0, null]);
-  const root = firstIds(ids.map);
-  plan.add('setresgid', [root.gid, root.gid, root.gid]);
-  plan.add('setresuid', [root.uid, root.uid, root.uid]);
-}
-
-/** 0, or the first that is mapped: files that are made while the root is put together need an owner with a name. */
-function firstIds(map: IdMap): { uid: number; gid: number } {
-  const first = (ranges: IdMap['uids']): number => (outside(ranges, 0) === undefined ? (ranges[0]?.inside ?? 0) : 0);
-  return { uid: first(map.uids), gid: first(map.gids) };
-}
-
-function enterIds(plan: PlanBuilder): void {
-  // EINVAL: that namespace has no root. EPERM: it was made by an ordinary user, and setgroups given up.
-  plan.label('become root inside').add('setgroups', [0, null], { tolerate: [k.EPERM, k.EINVAL] });
-  plan.add('setresgid', [0, 0, 0], { tolerate: [k.EINVAL] });
-  plan.add('setresuid', [0, 0, 0], { tolerate: [k.EINVAL] });
-}
-
-function nameHost(plan: PlanBuilder, { hostname, domainname, namespaces }: Settings): void {
-  if (namespaces.uts !== 'new') return;
-  plan.label('set the host name').add('sethostname', [Buffer.from(hostname ?? 'cloister')]);
-  if (domainname !== undefined) plan.label('set the domain name').add('setdomainname', [Buffer.from(domainname)]);
-}
-
-function writeSysctls(plan: PlanBuilder, root: Slot, sysctls: Settings['sysctl']): void {
-  const file = sysctls.length > 0 ? plan.slot('sysctl') : undefined;
-  for (const [path, value] of sysctls) {
-    plan.label('set a sysctl', `/proc/sys/${path}`);
-    const how = structs.openHow(k.O_WRONLY | k.O_CLOEXEC, k.RESOLVE_IN_ROOT | k.RESOLVE_NO_SYMLINKS);
-    plan.add('openat2', [root, `proc/sys/${path}`, how], { out: file });
-    plan.add('write', [file as Slot, Buffer.from(value)]);
-    plan.release(file as Slot);
-  }
-}
-
-function limit(plan: PlanBuilder, { rlimits, umask }: Settings): void {
-  for (const { number, name, soft, hard } of rlimits) {
-    plan.label('set a resource limit', `RLIMIT_${name.toUpperCase()}`).add('prlimit64', [0, number, structs.resourceLimit(soft, hard)]);
-  }
-  plan.label('set the umask').add('umask', [umask]);
-}
-
-function connectStreams(
-  plan: PlanBuilder,
-  settings: Settings,
-  stdio: readonly Slot[],
-  terminal: Slot | undefined,
-  user: UserSetting,
-  init: { program: Slot; status: Slot; socket: Slot } | undefined,
-): void {
-  if (terminal) {
-    // So that the program can open its terminal by name once more.
-    plan.label('connect the terminal').add('fchownat', [terminal, '', user.uid, user.gid, k.AT_EMPTY_PATH]);
-  }
-  plan.label('connect the streams');
-  for (const index of settings.stdio.keys()) plan.add('dup3', [terminal && index < 3 ? terminal : (stdio[index] as Slot), index, 0]);
-  let next = settings.stdio.length;
-  if (init) {
-    plan.add('dup3', [init.status, next++, 0]);
-    plan.add('dup3', [init.socket, next++, 0]);
-    plan.add('dup3', [init.program, next, k.O_CLOEXEC], { out: init.program });
-    next++;
-  }
-  // A session of its own: no terminal of ours to push input into (CVE-2017-5226). With init, it is the program that has one.
-  if (!init) {
-    plan.label('begin a session').add('setsid', []);
-    if (terminal) plan.add('ioctl_number', [terminal, k.TIOCSCTTY, 0]);
-  }
-  plan.label('close all other descriptors').add('dup3', [plan.reportSlot as Slot, next++, k.O_CLOEXEC]);
-  // Really closed and not only at exec, which may be led to one of them by a link: /proc/self/fd/9 as a program or directory.
-  plan.add('close_range', [next, 0xffffffff, 0]);
-}
-
-function dropPrivileges(plan: PlanBuilder, settings: Settings, user: UserSetting, userNamespace: 'new' | 'host' | 'joined'): void {
-  const sets = settings.capabilities;
-  if (sets === 'caller') return;
-  plan.label('drop capabilities');
-  // Inside a user namespace every process begins with all of them; a caller without a new one has those it has.
-  plan.add('drop_bounding', [Number(sets.bounding), caller().lastCapability]);
-  if (user.uid !== 0) plan.add('prctl', [k.PR_SET_KEEPCAPS, 1, 0, 0, 0]);
-  plan.label('become the user', `${user.uid}:${user.gid}`);
-  // In a new user namespace it is 0:0 already, without groups.
-  const hostUser = userNamespace === 'host';
-  const isNew = userNamespace === 'new';
-  if (hostUser || user.groups.length > 0) plan.add('setgroups', [user.groups.length, user.groups.length === 0 ? null : structs.groupList(user.groups)]);
-  if (!isNew || user.gid !== 0) plan.add('setresgid', [user.gid, user.gid, user.gid]);
-  if (!isNew || user.uid !== 0) plan.add('setresuid', [user.uid, user.uid, user.uid]);
-  plan.label('drop capabilities');
-  plan.add('capset', [structs.capabilityHeader(), structs.capabilityData(sets.effective, sets.permitted, sets.inheritable)]);
-  // A new user namespace begins without ambient capabilities (create_user_ns).
-  if (hostUser) plan.add('prctl', [k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0]);
-  for (let number = 0; number <= caller().lastCapability; number++) {
-    if ((sets.ambient >> BigInt(number)) & 1n) plan.add('prctl', [k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_RAISE, number, 0, 0]);
-  }
-  if (settings.noNewPrivileges) plan.label('set no_new_privs').add('prctl', [k.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0]);
-  if (!isNew || user.uid !== 0 || user.gid !== 0) dieWithParent(plan, settings);
-}
-
-/** Where execvp(3) would look for the program. */
-export function candidates({ command, env }: Settings): string[] {
-  if (command.includes('/')) return [command];
-  const path = env['PATH'] ?? '/bin:/usr/bin';
-  return path.split(':').map((directory) => (directory === '' ? command : `${directory}/${command}`));
-}
-
-function execute(plan: PlanBuilder, settings: Settings, init: Slot | undefined): void {
-  const paths = candidates(settings);
-  const argv = [settings.command, ...settings.args];
-  const environment = Object.entries(settings.env).map(([name, value]) => `${name}=${value}`);
-  plan.label('execute the program', settings.command);
-  if (!init) {
-    plan.add('exec', [paths, argv, environment]);
-    return;
-  }
-  plan.label('execute init');
-  const count = settings.stdio.length;
-  const words = ['cloister-init', String(count), String(count + 1), settings.tty ? '1' : '0', String(paths.length), ...paths, ...argv];
-  plan.add('execveat', [init, '', words, environment, k.AT_EMPTY_PATH]);
 }

@@ -8,7 +8,7 @@ import { mountProc, mountSys } from '../rootfs/kernel-filesystems.js';
 import { overlayOf } from '../rootfs/overlay.js';
 import type { RootUse } from '../rootfs/overlay-rootfs.js';
 import { attach, openTarget } from '../rootfs/targets.js';
-import type { MountSetting } from './settings.js';
+import type { MountSetting } from './mount-settings.js';
 
 export interface MountContext {
   readonly privileged: boolean;

@@ -16,7 +16,8 @@ import { hostIds, type Ids, idsFor, idsOfNamespace, outside } from '../security/
 import { type Context, compile } from './compile.js';
 import type { InitPipes } from './init-channel.js';
 import { lookUpUser } from './inside-user.js';
-import type { MountSetting, Settings, UserSetting } from './settings.js';
+import type { MountSetting } from './mount-settings.js';
+import type { Settings, UserSetting } from './settings.js';
 import type { Streams } from './streams.js';
 import type { Explanation } from './types.js';
 

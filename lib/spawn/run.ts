@@ -1,7 +1,8 @@
 import type { Readable } from 'node:stream';
 import { optionError } from '../errors.js';
 import { IsolatedProcess } from './process.js';
-import { isPiped, type Settings, settingsOf } from './settings.js';
+import { type Settings, settingsOf } from './settings.js';
+import { isPiped } from './stdio-settings.js';
 import type { IsolatedResult, Run, RunOptions, RunResult, SpawnOptions } from './types.js';
 
 /** `(command, options)` and `(command, args, options)` alike, as child_process takes them. */

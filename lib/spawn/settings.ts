@@ -1,43 +1,23 @@
 // Options → settings: checked, with every default filled in, before any system call. What a later version brings is refused.
 
-import { isAbsolute, normalize } from 'node:path';
-import { Stream } from 'node:stream';
+import { isAbsolute } from 'node:path';
 import { optionError } from '../errors.js';
 import { namespaceTypes } from '../namespace/flags.js';
 import { Namespace } from '../namespace/namespace.js';
-import type { IdMap, NamespaceByType, NamespaceType } from '../namespace/types.js';
+import type { IdMap, NamespaceType } from '../namespace/types.js';
 import { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
 import { type CapabilitySets, capabilityMask } from '../security/capabilities.js';
-import { checkIdMap, checkRangesOf } from '../security/id-map.js';
+import { checkIdMap } from '../security/id-map.js';
 import { rlimitNumbers } from '../security/rlimits.js';
 import { checkSysctl } from '../security/sysctl.js';
 import type { Capability, Rlimit } from '../security/types.js';
 import { parseBytes } from '../units.js';
-import type { Mount, SpawnOptions, StdioOption } from './types.js';
+import { type MountSetting, mountOf } from './mount-settings.js';
+import { isPiped, stdioOf, ttyOf } from './stdio-settings.js';
+import type { SpawnOptions, StdioOption } from './types.js';
 import * as check from './validate.js';
 
 export type NamespaceChoice = 'new' | 'host' | Namespace;
-
-export type MountSetting =
-  | {
-      readonly type: 'bind';
-      readonly source: string;
-      readonly target: string;
-      readonly readonly: boolean;
-      readonly recursive: boolean;
-      readonly idMap: IdMap | undefined;
-    }
-  | { readonly type: 'tmpfs'; readonly target: string; readonly size: number | undefined; readonly mode: number }
-  | { readonly type: 'proc' | 'sysfs' | 'devpts' | 'mqueue' | 'cgroup'; readonly target: string }
-  | { readonly type: 'overlay'; readonly target: string; readonly source: OverlayRootfs }
-  | {
-      readonly type: 'overlay';
-      readonly target: string;
-      readonly layers: readonly string[];
-      readonly upper: string | undefined;
-      readonly work: string | undefined;
-    }
-  | { readonly type: 'file'; readonly target: string; readonly contents: Uint8Array; readonly mode: number };
 
 export interface UserSetting {
   readonly uid: number;
@@ -210,10 +190,6 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
   };
 }
 
-export function isPiped(stdio: StdioOption): boolean {
-  return stdio === 'pipe' || stdio === undefined || stdio === null;
-}
-
 function rootfsOf(value: unknown): OverlayRootfs | string | undefined {
   if (value === undefined || value instanceof OverlayRootfs) return value;
   if (typeof value === 'string' && isAbsolute(value) && !value.includes('\0')) return value;
@@ -337,109 +313,3 @@ function rlimitsOf(value: NonNullable<SpawnOptions['rlimits']>): Settings['rlimi
     return { number: rlimitNumbers[name as Rlimit], name, soft, hard };
   });
 }
-
-function ttyOf(value: SpawnOptions['tty']): Settings['tty'] {
-  if (value === undefined || value === false) return undefined;
-  if (value === true) return { columns: 80, rows: 24 };
-  if (value === null || typeof value !== 'object') throw optionError('tty', 'true, false or { columns, rows }', value);
-  check.onlyKeys(value, 'tty', ['columns', 'rows']);
-  return { columns: check.integer(value.columns, 'tty.columns', 1, 65535), rows: check.integer(value.rows, 'tty.rows', 1, 65535) };
-}
-
-function stdioOf(value: SpawnOptions['stdio'], tty: boolean): StdioOption[] {
-  if (tty && value !== undefined) throw optionError('stdio', 'nothing with tty: the three streams are the terminal', value);
-  if (tty) return ['pipe', 'pipe', 'ignore'];
-  if (value === undefined) return ['pipe', 'pipe', 'pipe'];
-  if (typeof value === 'string') {
-    const all = check.oneOf(value, 'stdio', ['pipe', 'ignore', 'inherit']);
-    return [all, all, all];
-  }
-  if (!Array.isArray(value)) throw optionError('stdio', "'pipe', 'ignore', 'inherit' or an array", value);
-  const result = (value as StdioOption[]).map((entry, index) => stdioEntry(entry, index));
-  while (result.length < 3) result.push('pipe');
-  // Slots of a plan are few, and so are the descriptors that anybody passes on.
-  if (result.length > 32) throw optionError('stdio', 'at most 32 entries', value);
-  return result;
-}
-
-function stdioEntry(entry: StdioOption, index: number): StdioOption {
-  const option = `stdio[${index}]`;
-  if (entry === null || entry === undefined) return index < 3 ? 'pipe' : 'ignore';
-  if (typeof entry === 'string') return check.oneOf(entry, option, ['pipe', 'ignore', 'inherit']);
-  if (typeof entry === 'number') return check.integer(entry, option, 0, 0x7fffffff);
-  if (entry instanceof Stream) {
-    if (streamDescriptor(entry) === undefined) throw optionError(option, 'a stream with a descriptor, once it is open', entry);
-    return entry;
-  }
-  throw optionError(option, "'pipe', 'ignore', 'inherit', a descriptor or a stream that has one", entry);
-}
-
-/** The descriptor of a socket, a pipe, a terminal or an open file stream. */
-export function streamDescriptor(stream: Stream): number | undefined {
-  const { fd, _handle } = stream as unknown as { fd?: unknown; _handle?: { fd?: unknown } | null };
-  if (typeof fd === 'number' && fd >= 0) return fd;
-  return typeof _handle?.fd === 'number' && _handle.fd >= 0 ? _handle.fd : undefined;
-}
-
-const mountTypes = ['bind', 'tmpfs', 'proc', 'sysfs', 'devpts', 'mqueue', 'cgroup', 'overlay', 'file'] as const;
-
-function mountOf(value: unknown, option: string): MountSetting {
-  const mount = check.record(value, option) as unknown as Mount;
-  const type = check.oneOf(mount.type, `${option}.type`, mountTypes);
-  const target = normalize(check.absolutePath(mount.target, `${option}.target`));
-  if (target === '/') throw optionError(`${option}.target`, "a path below '/': the root itself is `rootfs`", mount.target);
-  const keys = (...names: string[]): void => check.onlyKeys(mount, option, ['type', 'target', ...names]);
-  switch (mount.type) {
-    case 'bind':
-      keys('source', 'readonly', 'recursive', 'idMap');
-      return {
-        type: 'bind',
-        target,
-        source: check.absolutePath(mount.source, `${option}.source`),
-        readonly: mount.readonly === undefined ? false : check.flag(mount.readonly, `${option}.readonly`),
-        recursive: mount.recursive === undefined ? true : check.flag(mount.recursive, `${option}.recursive`),
-        idMap: mount.idMap === undefined ? undefined : checkRangesOf(mount.idMap, `${option}.idMap`),
-      };
-    case 'tmpfs':
-      keys('size', 'mode');
-      return {
-        type: 'tmpfs',
-        target,
-        size: mount.size === undefined ? undefined : parseBytes(mount.size, `${option}.size`),
-        mode: mount.mode === undefined ? 0o755 : check.mode(mount.mode, `${option}.mode`, 0o7777),
-      };
-    case 'file':
-      keys('contents', 'mode');
-      if (typeof mount.contents !== 'string' && !(mount.contents instanceof Uint8Array))
-        throw optionError(`${option}.contents`, 'a string or bytes', mount.contents);
-      return {
-        type: 'file',
-        target,
-        contents: typeof mount.contents === 'string' ? Buffer.from(mount.contents) : Uint8Array.from(mount.contents),
-        mode: mount.mode === undefined ? 0o644 : check.mode(mount.mode, `${option}.mode`, 0o777),
-      };
-    case 'overlay':
-      if ('source' in mount) {
-        keys('source');
-        if (!(mount.source instanceof OverlayRootfs)) throw optionError(`${option}.source`, 'an OverlayRootfs', mount.source);
-        return { type: 'overlay', target, source: mount.source };
-      }
-      keys('layers', 'upper', 'work');
-      if (!Array.isArray(mount.layers) || mount.layers.length === 0)
-        throw optionError(`${option}.layers`, 'an array of at least one directory, or give `source`', mount.layers);
-      if ((mount.upper === undefined) !== (mount.work === undefined))
-        throw optionError(`${option}.upper`, 'a directory together with `work`, another one beside it', mount.upper);
-      return {
-        type: 'overlay',
-        target,
-        layers: check.list(mount.layers, `${option}.layers`, check.absolutePath),
-        upper: mount.upper === undefined ? undefined : check.absolutePath(mount.upper, `${option}.upper`),
-        work: mount.work === undefined ? undefined : check.absolutePath(mount.work, `${option}.work`),
-      };
-    default:
-      keys();
-      return { type: type as 'proc', target };
-  }
-}
-
-export type { NamespaceByType };

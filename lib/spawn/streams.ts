@@ -3,7 +3,7 @@ import * as net from 'node:net';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import { checked, native } from '../native.js';
 import type { Settings } from './settings.js';
-import { isPiped, streamDescriptor } from './settings.js';
+import { isPiped, streamDescriptor } from './stdio-settings.js';
 import { Terminal } from './terminal.js';
 import type { StdioOption } from './types.js';
 
