@@ -32,7 +32,7 @@ export function explanationOf(plan: PlanBuilder): Explanation {
       side: 'parent',
       step: 'make the joiner',
       syscall: 'clone3',
-      args: [cloneFlags(plan.joinFlags, ['CLONE_VM', 'CLONE_FILES', 'CLONE_CLEAR_SIGHAND'])],
+      args: [cloneFlags(plan.joinFlags, [...(plan.ownMemory ? [] : ['CLONE_VM']), 'CLONE_FILES', 'CLONE_CLEAR_SIGHAND'])],
     });
     maps(plan.joinFlags);
     tell('child', plan.steps.join);

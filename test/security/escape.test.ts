@@ -1,0 +1,96 @@
+// Each of these worked once, on this library or on another: PEERS of this field have CVE numbers for most of them.
+
+import { copyFileSync, readlinkSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { explain, type IsolationError, Namespace, runIsolated, spawnIsolated } from 'cloister';
+import { describe, expect, test } from 'vitest';
+import { fixture } from '../helpers/fixtures.js';
+import { testNeeding } from '../helpers/lane.js';
+import { ask, askHost } from '../helpers/probe.js';
+import { smallRoot } from '../integration/trees.js';
+
+const descriptors = Array.from({ length: 90 }, (_, index) => index + 3);
+
+describe('a name inside that leads to a descriptor of the host (CVE-2024-21626)', () => {
+  const hostile = (): string => {
+    const root = smallRoot();
+    for (const fd of descriptors) symlinkSync(`/proc/self/fd/${fd}`, join(root, `w${fd}`));
+    return root;
+  };
+
+  test('is no working directory', async () => {
+    const rootfs = hostile();
+    const found: string[] = [];
+    for (const fd of descriptors) {
+      const error: IsolationError | undefined = await runIsolated('/bin/probe', ['cwd'], { rootfs, readonly: true, cwd: `/w${fd}` }).then(
+        ({ stdout }) => void found.push(stdout),
+        (refused: IsolationError) => refused,
+      );
+      if (error && error.errnoName !== 'ELOOP' && error.errnoName !== 'ENOENT') found.push(error.message);
+    }
+    expect(found).toEqual([]);
+  });
+
+  test('is no program', async () => {
+    const rootfs = hostile();
+    const found: string[] = [];
+    for (const fd of descriptors) {
+      await runIsolated(`/w${fd}`, ['ids'], { rootfs, readonly: true }).then(
+        ({ stdout }) => found.push(stdout),
+        (refused: IsolationError) => refused.step === 'execute the program' || found.push(refused.message),
+      );
+    }
+    expect(found).toEqual([]);
+  });
+});
+
+testNeeding(['root'])('with init, the program of a sandbox is never the host’s node (CVE-2019-5736)', async () => {
+  // /proc/self/exe is what the child is before exec. Who could write to node gets an init in between, asked for or not; here it is.
+  const root = smallRoot();
+  symlinkSync('/proc/self/exe', join(root, 'bin/app'));
+  const child = spawnIsolated('/bin/app', [], { rootfs: root, readonly: true, init: true, stdio: 'ignore' });
+  await child.spawned;
+  expect(readlinkSync(`/proc/${child.pid}/exe`)).toMatch(/memfd:cloister-init/);
+  await child[Symbol.asyncDispose]();
+});
+
+test('the session keyring of the host is left', async () => {
+  const [[inside], [outside]] = await Promise.all([ask([['keyctl-session']]), askHost([['keyctl-session']])]);
+  expect(inside).toMatchObject({ errno: null });
+  expect(inside).not.toEqual(outside);
+});
+
+testNeeding(['root'])('one sandbox with CAP_SYS_ADMIN does not change the devices of the next', async () => {
+  const attack = 'mount -o remount,bind,rw /dev; rm -f /dev/urandom; echo NOT-RANDOM > /dev/urandom; ls -l /dev/urandom';
+  await runIsolated('sh', ['-c', attack], { capabilities: ['CAP_SYS_ADMIN'] });
+  const [device] = await ask([['stat', '/dev/urandom']]);
+  expect(device).toMatchObject({ errno: null, rdev: '1:9' });
+});
+
+test('who enters namespaces that others are in does not share our memory on the way', async () => {
+  const user = await Namespace.create('user');
+  try {
+    const { steps } = await explain('true', [], { namespaces: { user } });
+    const [joiner] = steps.filter(({ syscall }) => syscall === 'clone3');
+    expect(joiner?.args[0]).not.toContain('CLONE_VM');
+    const first = steps.findIndex(({ syscall }) => syscall === 'setns');
+    expect(steps.slice(0, first).some(({ syscall, args }) => syscall === 'prctl' && args[0] === 'PR_SET_DUMPABLE' && args[1] === '0')).toBe(true);
+  } finally {
+    user.close();
+  }
+});
+
+test('no number is taken for another user', async () => {
+  for (const user of ['4294967295:nogroup', '4294967296:nogroup', 'root:4294967295', 'root:4294967296']) {
+    await expect(runIsolated('true', { user, namespaces: { user: 'host', mount: 'host' } })).rejects.toMatchObject({ code: 'ERR_CLOISTER_USER' });
+  }
+});
+
+test('as many descriptors as there can be do not end the start too early', async () => {
+  const root = smallRoot();
+  copyFileSync(fixture('true'), join(root, 'bin/true'));
+  for (let i = 0; i < 30; i++) {
+    const { exitCode, reason } = await runIsolated('/bin/true', [], { rootfs: root, readonly: true, stdio: Array<'ignore'>(32).fill('ignore') });
+    expect([exitCode, reason]).toEqual([0, 'exit']);
+  }
+});
