@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -12,6 +12,7 @@ import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import { checkIdMap, type Ids, idsFor, rootOutside, sameMap } from '../security/id-map.js';
+import { leaseRange } from '../security/id-range.js';
 import * as check from '../spawn/validate.js';
 import { unavailable } from '../unavailable.js';
 import { parseBytes } from '../units.js';
@@ -116,7 +117,9 @@ export class OverlayRootfs implements AsyncDisposable {
     );
     try {
       // With 'auto' the ids are those of the first spawn. Trying now tells at once what the kernel thinks of these layers.
-      if (options.idMap === undefined) await root.#try();
+      const kept = options.idMap === undefined && upper.startsWith('/') && caller().mayMapRanges ? await leaseRange(ownerOf(upper)) : undefined;
+      if (kept) await root.#decide(kept);
+      else if (options.idMap === undefined) await root.#try();
       else await root.#decide(await idsFor(root.#options.idMap, caller(), { uid: 0, gid: 0 }));
     } catch (error) {
       root.#cleanUp(undefined);
@@ -198,16 +201,18 @@ export class OverlayRootfs implements AsyncDisposable {
     plan.label('mount the overlay', layers?.join(':'));
     // An upper that has been volatile once is refused from then on (ovl_check_incompat): not for a mere trial.
     const request = { lowers, userxattr, volatile: volatile && !trial };
-    const mount = upper === 'tmpfs' || upper === this.#disk ? overlay(plan, space, request) : this.#inDirectory(plan, upper, request);
+    const mount = upper === 'tmpfs' || upper === this.#disk ? overlay(plan, space, request) : this.#inDirectory(plan, upper, request, owner);
     return { mounts: [{ target: '/', mount }], missing: [] };
   }
 
   /** An upper of the caller's: its own directory is the layer, the work directory is made beside it. */
-  #inDirectory(plan: PlanBuilder, upper: string, request: OverlayMount): Slot {
+  #inDirectory(plan: PlanBuilder, upper: string, request: OverlayMount, owner: UpperSpace['owner']): Slot {
     const work = join(upper, '..', `.${upper.split('/').at(-1)}.work`);
     plan.label('use the writable layer', upper);
     plan.add('mkdirat', [cwd, work, 0o700], { tolerate: [k.EEXIST] });
     const upperSlot = openDirectory(plan, cwd, upper);
+    // Root inside must be able to write to it. Only the directory itself: what is in it has the owners that it has.
+    if (owner && this.#options.idMap === 'auto') plan.add('fchownat', [upperSlot, '', owner.uid, owner.gid, k.AT_EMPTY_PATH]);
     return overlayOf(plan, request, upperSlot, openDirectory(plan, cwd, work));
   }
 
@@ -305,6 +310,11 @@ function closeAll({ mounts, ids }: Made): void {
 /** What a spawn needs of a root that it borrows. Descriptors are the root's. */
 export interface RootUse extends Made {
   release(): void;
+}
+
+/** With 'auto', the ids of a directory that is kept are those that it has from last time. */
+function ownerOf(directory: string): number | undefined {
+  return statSync(directory, { throwIfNoEntry: false })?.uid;
 }
 
 function makeDiskUpper(): string {

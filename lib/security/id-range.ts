@@ -27,11 +27,15 @@ const mostSpare = 64;
 let available: boolean | undefined;
 let next = process.pid % ranges;
 
-/** undefined if such ids do not exist here: inside another user namespace. */
-export async function leaseRange(): Promise<Ids | undefined> {
+/**
+ * undefined if such ids do not exist here: inside another user namespace. `ofUid`: the range that this id lies in, if it is one of
+ * ours: files that an earlier sandbox has left belong to it.
+ */
+export async function leaseRange(ofUid?: number): Promise<Ids | undefined> {
   available ??= mapped('uid') && mapped('gid');
   if (!available) return undefined;
-  const range = spare.pop() ?? (await claim());
+  const wanted = ofUid === undefined || ofUid < first || ofUid >= first + ranges * count ? undefined : Math.floor((ofUid - first) / count);
+  const range = wanted === undefined ? (spare.pop() ?? (await claim())) : await claimAgain(wanted);
   const outside = first + range.index * count;
   const map: IdMap = { uids: [{ inside: 0, outside, count }], gids: [{ inside: 0, outside, count }] };
   return countedIds(map, 'parent', range.userns, (mayLive) => {
@@ -46,6 +50,33 @@ function mapped(kind: 'uid' | 'gid'): boolean {
   return idsHere(kind).some(({ inside, count: length }) => inside <= first && inside + length >= first + ranges * count);
 }
 
+async function claimAgain(index: number): Promise<Range> {
+  lockFile ??= openLockFile();
+  const [kept] = spare.splice(
+    spare.findIndex((range) => range.index === index),
+    spare.some((range) => range.index === index) ? 1 : 0,
+  );
+  if (kept) return kept;
+  if (!held.has(index) && native().lockRange(lockFile, index, 1) === 0) return hold(index);
+  throw new IsolationError('ERR_CLOISTER_BUSY', 'the ids that these files belong to are in use by another sandbox', {
+    step: 'lease a range of ids',
+    path: `${directory}/ids`,
+    hint: 'A directory is the writable layer of one root at a time.',
+  });
+}
+
+async function hold(index: number): Promise<Range> {
+  held.add(index);
+  const whole = [{ inside: 0, outside: first + index * count, count }];
+  try {
+    return { index, userns: await userNamespaceWith({ uids: whole, gids: whole }) };
+  } catch (error) {
+    held.delete(index);
+    native().unlockRange(lockFile as number, index, 1);
+    throw error;
+  }
+}
+
 async function claim(): Promise<Range> {
   lockFile ??= openLockFile();
   const taken = grantedElsewhere();
@@ -54,16 +85,7 @@ async function claim(): Promise<Range> {
     next = (next + 1) % ranges;
     if (taken.some(([start, end]) => first + index * count < end && first + (index + 1) * count > start)) continue;
     if (held.has(index) || native().lockRange(lockFile, index, 1) < 0) continue;
-    held.add(index);
-    const outside = first + index * count;
-    const whole = [{ inside: 0, outside, count }];
-    try {
-      return { index, userns: await userNamespaceWith({ uids: whole, gids: whole }) };
-    } catch (error) {
-      held.delete(index);
-      native().unlockRange(lockFile, index, 1);
-      throw error;
-    }
+    return hold(index);
   }
   throw new IsolationError('ERR_CLOISTER_ID_MAP', `all ${ranges} ranges of ids for sandboxes are taken`, {
     step: 'lease a range of ids',

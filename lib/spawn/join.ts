@@ -36,6 +36,16 @@ export function ownerOf(settings: Settings, context: Context): Owner {
     });
   }
   const { user } = settings.namespaces;
+  if (user instanceof Namespace && first && user.id !== ownUserNamespace()) {
+    throw new IsolationError(
+      'ERR_CLOISTER_ROOTFS',
+      "an ordinary user's OverlayRootfs can be used in its own user namespace only, and another one was asked for",
+      {
+        step: 'enter the user namespace of a root',
+        hint: 'Leave namespaces.user out; namespaces that are joined besides need that one as their owner.',
+      },
+    );
+  }
   if (user instanceof Namespace && user.id !== ownUserNamespace()) return { user: user.fd, mount: undefined, own: false, opened: false };
   if (first) return { user: first.user, mount: first.mount, own: true, opened: false };
   if (user === 'new' && !caller().privileged) {

@@ -585,3 +585,21 @@ test('two roots at once have nothing in common', async () => {
   const [seen] = await askIn([['stat', '/of-one']], { rootfs: other });
   expect(seen.errno).toBe('ENOENT');
 });
+
+testNeeding(['root'])('an upper that is kept keeps its ids, too', async () => {
+  const above = temporary({ 'upper/': '' });
+  const upper = join(above, 'upper');
+  const layers = [smallRoot()];
+  const use = async (question: Question) => {
+    await using rootfs = await OverlayRootfs.create({ layers, upper });
+    return (await ask([question, ['stat', '/kept']], { rootfs }))[1];
+  };
+  const made = await use(['create', '/kept', 'x']);
+  // Another root takes other ids meanwhile.
+  await ask([['ids']]);
+  expect(made).toMatchObject({ errno: null, uid: 0, gid: 0 });
+  expect(await use(['append', '/kept', 'y'])).toMatchObject({ errno: null, uid: 0, size: 2 });
+  const busy = await OverlayRootfs.create({ layers, upper });
+  await expect(OverlayRootfs.create({ layers, upper })).rejects.toMatchObject({ code: 'ERR_CLOISTER_BUSY' });
+  await busy[Symbol.asyncDispose]();
+});
