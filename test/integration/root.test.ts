@@ -592,7 +592,7 @@ testNeeding(['root'])('an upper that is kept keeps its ids, too', async () => {
   const layers = [smallRoot()];
   const use = async (question: Question) => {
     await using rootfs = await OverlayRootfs.create({ layers, upper });
-    return (await ask([question, ['stat', '/kept']], { rootfs }))[1];
+    return (await ask([question, ['stat', '/kept']], { rootfs })).at(-1);
   };
   const made = await use(['create', '/kept', 'x']);
   // Another root takes other ids meanwhile.
