@@ -1,4 +1,4 @@
-// Writes test/native/corpus: plans as real spawns compile to, for the fuzzer to start from. To be run when a step changes.
+// Writes test/native/corpus: plans as real spawns compile to, for the fuzzer to start from. scripts/test-native.sh runs it.
 
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -4,6 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# What the fuzzer starts from: plans of real spawns on this machine, in the encoding of now.
+node scripts/ready.mjs
+node scripts/fuzz-corpus.mjs
+
 # clang has libFuzzer; without it the fuzzer's own mutator runs.
 fuzzing='extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }'
 if [ -z "${CXX:-}" ] && echo "$fuzzing" | clang++ -fsanitize=fuzzer,address -x c++ - -o /dev/null 2>/dev/null; then
