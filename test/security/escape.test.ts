@@ -1,9 +1,9 @@
 // Each of these worked once, on this library or on another: PEERS of this field have CVE numbers for most of them.
 
-import { copyFileSync, readlinkSync, symlinkSync } from 'node:fs';
+import { closeSync, copyFileSync, openSync, readlinkSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { explain, type IsolationError, Namespace, runIsolated, spawnIsolated } from 'cloister';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { fixture } from '../helpers/fixtures.js';
 import { testNeeding } from '../helpers/lane.js';
 import { ask, askHost } from '../helpers/probe.js';
@@ -33,6 +33,10 @@ describe('a name inside that leads to a descriptor of the host (CVE-2024-21626)'
 
   test('is no program', async () => {
     const rootfs = hostile();
+    // One of them is a program of the host's.
+    const program = openSync(fixture('probe'), 'r');
+    onTestFinished(() => closeSync(program));
+    expect(descriptors).toContain(program);
     const found: string[] = [];
     for (const fd of descriptors) {
       await runIsolated(`/w${fd}`, ['ids'], { rootfs, readonly: true }).then(
