@@ -1,8 +1,10 @@
+export { Cgroup } from './cgroup/cgroup.js';
 export type * from './cgroup/types.js';
 export { CgroupError, ImageError, IsolationError, NetworkError } from './errors.js';
+export { reap } from './host/reap.js';
 export type * from './host/types.js';
 export type * from './image/types.js';
-export { Bridge, Cgroup, Image, Layer, LayerStore, probe, reap, Sandbox, SandboxPool } from './later.js';
+export { Bridge, Image, Layer, LayerStore, probe, Sandbox, SandboxPool } from './later.js';
 export {
   CgroupNamespace,
   IpcNamespace,

@@ -2,8 +2,9 @@
 
 import { EventEmitter } from 'node:events';
 import type { Readable } from 'node:stream';
-import type { CgroupEvents, CgroupLimits, CgroupLimitsNow, CgroupStats, CgroupSupport } from './cgroup/types.js';
-import type { HostReport, ReapReport } from './host/types.js';
+import type { Cgroup } from './cgroup/cgroup.js';
+import type { CgroupStats } from './cgroup/types.js';
+import type { HostReport } from './host/types.js';
 import type { ImageConfig, ImageProgress, LayerTree, TransferOptions } from './image/types.js';
 import type { NetNamespace } from './namespace/net.js';
 import type { NamespaceByType } from './namespace/types.js';
@@ -12,39 +13,6 @@ import type { OverlayRootfs } from './rootfs/overlay-rootfs.js';
 import type { Denial, IsolatedResult, Run, SandboxOptions, Spawn, WarmOptions, WarmProcess } from './spawn/types.js';
 import { unavailable } from './unavailable.js';
 import type { Bytes } from './units.js';
-
-export interface Cgroup extends AsyncDisposable {
-  readonly name: string;
-  child(name: string, limits?: CgroupLimits): Promise<Cgroup>;
-  add(pid: number): Promise<void>;
-  processes(): Promise<number[]>;
-  limits(): Promise<CgroupLimitsNow>;
-  update(limits: CgroupLimits): Promise<void>;
-  stats(): Promise<CgroupStats>;
-  watch(options?: { intervalMs?: number; signal?: AbortSignal }): AsyncIterable<CgroupStats & { at: number }>;
-  onPressure(resource: 'cpu' | 'memory' | 'io', options: { kind?: 'some' | 'full'; stallMs: number; windowMs: number }): Promise<Disposable>;
-  freeze(): Promise<void>;
-  thaw(): Promise<void>;
-  kill(): Promise<void>;
-  delete(): Promise<void>;
-  [Symbol.asyncDispose](): Promise<void>;
-}
-// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: there are no instances
-export class Cgroup extends EventEmitter<CgroupEvents> {
-  private constructor() {
-    super();
-    throw unavailable.error('Cgroup');
-  }
-  static create(_name?: string, _limits?: CgroupLimits, _options?: { parent?: Cgroup | string }): Promise<Cgroup> {
-    return unavailable('Cgroup.create');
-  }
-  static open(_path: string): Promise<Cgroup> {
-    return unavailable('Cgroup.open');
-  }
-  static support(): Promise<CgroupSupport> {
-    return unavailable('Cgroup.support');
-  }
-}
 
 export interface Sandbox extends AsyncDisposable {
   readonly spawn: Spawn;
@@ -175,7 +143,4 @@ export class Bridge {
 
 export function probe(): Promise<HostReport> {
   return unavailable('probe');
-}
-export function reap(): Promise<ReapReport> {
-  return unavailable('reap');
 }

@@ -25,6 +25,12 @@ export interface NativeProcess {
   pidfd(): number;
 }
 
+export interface NativeWatcher {
+  /** What the file says now, which also ends the event; undefined if it is gone. */
+  text(): string | undefined;
+  close(): void;
+}
+
 export interface Native {
   /** Takes the descriptors in `slots` and both ends of `reportPipe`. */
   readonly Process: new (
@@ -44,8 +50,27 @@ export interface Native {
   pipe(): [read: number, write: number] | number;
   socketPair(credentials?: boolean): [ours: number, theirs: number] | number;
   duplicate(fd: number, atLeast: number): number;
-  /** For reading. What this or another function here opens is closed by `close`, or at the environment's end; never by `fs`. */
-  openFile(path: string): number;
+  /** `flags`: of open(2), for reading without. What this or another function here opens is closed by `close`, or at the environment's end; never by `fs`. */
+  openFile(path: string, flags?: number): number;
+  /** One write(2). The bytes written. */
+  writeText(fd: number, text: string): number;
+  eventFd(): number;
+  /** Each file's text, or a negative errno, by descriptor (kept open until then) or path; all in one visit to libuv's pool. */
+  readFiles(files: readonly (number | string)[]): Promise<(string | number)[]>;
+  /**
+   * Takes the descriptor. The callback gets what the file says after each event, or undefined when it is gone. `priority`: waits
+   * for POLLPRI, as the files of a cgroup tell their changes, instead of POLLIN. `keepsAlive`: the event loop waits for it.
+   */
+  readonly Watcher: new (
+    fd: number,
+    priority: boolean,
+    callback: (text: string | undefined) => void,
+    keepsAlive?: boolean,
+  ) => NativeWatcher;
+  /** A BPF program of the kind that decides about devices: bpf(2). */
+  loadDeviceProgram(instructions: Uint8Array): number;
+  /** `replaced`: the program that it takes the place of, in one step, or -1. */
+  attachDeviceProgram(group: number, program: number, replaced: number): number;
   close(fd: number): number;
   /** Somebody else, a stream of Node's, closes it from now on. Gives it back. */
   handOver(fd: number): number;

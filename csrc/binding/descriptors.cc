@@ -5,6 +5,7 @@
 #include <linux/nsfs.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -62,9 +63,20 @@ Napi::Value duplicate(const Napi::CallbackInfo& info) {
   return descriptor_of(info, fcntl(int_at(info, 0), F_DUPFD_CLOEXEC, int_at(info, 1)));
 }
 
-// openFile(path): for reading. What fs.openSync opens in a worker, only fs.closeSync may close: Node closes the rest itself.
+// openFile(path, flags = O_RDONLY). What fs.openSync opens in a worker, only fs.closeSync may close: Node closes the rest itself.
 Napi::Value open_file(const Napi::CallbackInfo& info) {
-  return descriptor_of(info, ::open(info[0].As<Napi::String>().Utf8Value().c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+  const int flags = info.Length() > 1 ? int_at(info, 1) : O_RDONLY;
+  return descriptor_of(info, ::open(info[0].As<Napi::String>().Utf8Value().c_str(), flags | O_CLOEXEC | O_NOCTTY));
+}
+
+// writeText(fd, text): one write(2), as a file of the kernel's wants it.
+Napi::Value write_text(const Napi::CallbackInfo& info) {
+  const std::string text = info[1].As<Napi::String>().Utf8Value();
+  return result_of(info, static_cast<int>(::write(int_at(info, 0), text.data(), text.size())));
+}
+
+Napi::Value event_fd(const Napi::CallbackInfo& info) {
+  return descriptor_of(info, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 
 Napi::Value close(const Napi::CallbackInfo& info) {
@@ -207,6 +219,8 @@ void define_descriptors(Napi::Env env, Napi::Object exports) {
   add("socketPair", socket_pair);
   add("duplicate", duplicate);
   add("openFile", open_file);
+  add("writeText", write_text);
+  add("eventFd", event_fd);
   add("close", close);
   add("handOver", hand_over);
   add("setOwner", set_owner);

@@ -2,6 +2,7 @@
 
 #include "plan_run.h"
 #include "process.h"
+#include "watcher.h"
 
 namespace cloister {
 
@@ -27,6 +28,8 @@ void Environment::teardown(napi_async_cleanup_hook_handle, void* data) {
   self->spawner_.stop();
   const std::set<Process*> left = self->processes_;
   for (Process* process : left) process->end_for_teardown();
+  const std::set<Watcher*> watching = self->watchers_;
+  for (Watcher* watcher : watching) watcher->end();
   self->drain();
   for (const int fd : self->fds_) UniqueFd(fd).reset();
   self->fds_.clear();

@@ -13,6 +13,7 @@ namespace cloister {
 
 class Process;
 class PlanRun;
+class Watcher;
 
 // All that one JavaScript environment (the main thread, a worker) owns. Its end kills and reaps what it started.
 class Environment {
@@ -26,6 +27,8 @@ class Environment {
 
   void add(Process* process) { processes_.insert(process); }
   void remove(Process* process) { processes_.erase(process); }
+  void add(Watcher* watcher) { watchers_.insert(watcher); }
+  void remove(Watcher* watcher) { watchers_.erase(watcher); }
 
   // A handle of this environment's loop was opened, or has been closed.
   void opened() { handles_++; }
@@ -52,6 +55,7 @@ class Environment {
   napi_async_cleanup_hook_handle hook_ = nullptr;
   Spawner spawner_;
   std::set<Process*> processes_;
+  std::set<Watcher*> watchers_;
   std::set<int> fds_;
   std::mutex mutex_;  // guards finished_
   std::vector<PlanRun*> finished_;

@@ -4,7 +4,7 @@
 
 namespace cloister {
 
-Watch* Watch::open(Environment& environment, int fd, std::function<void()> callback) {
+Watch* Watch::open(Environment& environment, int fd, std::function<void()> callback, int events) {
   Watch* watch = new Watch;
   watch->environment_ = &environment;
   watch->callback_ = std::move(callback);
@@ -14,7 +14,7 @@ Watch* Watch::open(Environment& environment, int fd, std::function<void()> callb
     return nullptr;
   }
   environment.opened();
-  uv_poll_start(&watch->handle_, UV_READABLE, [](uv_poll_t* handle, int, int) {
+  uv_poll_start(&watch->handle_, events, [](uv_poll_t* handle, int, int) {
     // A copy: the callback may close this watch.
     const std::function<void()> run = static_cast<Watch*>(handle->data)->callback_;
     if (run) run();

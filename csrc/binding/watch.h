@@ -8,11 +8,12 @@ namespace cloister {
 
 class Environment;
 
-// A descriptor watched for readability in the environment's loop. close() must come before the descriptor is closed; the
+// A descriptor watched in the environment's loop. close() must come before the descriptor is closed; the
 // callback does not run after it.
 class Watch {
  public:
-  static Watch* open(Environment& environment, int fd, std::function<void()> callback);
+  // `events`: UV_READABLE, UV_PRIORITIZED.
+  static Watch* open(Environment& environment, int fd, std::function<void()> callback, int events = UV_READABLE);
   void close();
   void ref(bool on);
 

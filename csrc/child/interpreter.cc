@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <linux/futex.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -119,6 +120,14 @@ long exec(const char* const* paths, const char* const* argv, const char* const* 
   return result;
 }
 
+long attach_device_program(long group, long program) {
+  // The first members of union bpf_attr; the rest is 0 for the kernel.
+  const struct {
+    uint32_t target_fd, attach_bpf_fd, attach_type, attach_flags;
+  } attributes = {static_cast<uint32_t>(group), static_cast<uint32_t>(program), BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI};
+  return raw_syscall(SYS_bpf, BPF_PROG_ATTACH, pointer(&attributes), sizeof(attributes));
+}
+
 bool tolerates(const Step& step, long error) {
   for (const int16_t errno_ : step.tolerate)
     if (errno_ != 0 && error == -errno_) return true;
@@ -137,6 +146,9 @@ int run_steps(const uint8_t* plan, uint32_t from, uint32_t to, int32_t* slots, S
       case StepKind::await_ids: result = await_ids(shared); break;
       case StepKind::expect_alive: expect_alive(shared); break;
       case StepKind::drop_bounding: result = drop_bounding(static_cast<uint64_t>(step.args[0]), step.args[1]); break;
+      case StepKind::attach_device_program:
+        result = attach_device_program(slot_fd(step.args[0], slots), slot_fd(step.args[1], slots));
+        break;
       case StepKind::send_fd: result = send_fd(slot_fd(step.args[0], slots), slot_fd(step.args[1], slots)); break;
       case StepKind::read_head:
         result = raw_syscall(SYS_read, slot_fd(step.args[0], slots), pointer(shared->report.head),

@@ -60,10 +60,11 @@ struct PlanHeader {
   int64_t oom_score_adj;  // text for /proc/PID/oom_score_adj, or -1
   int64_t report_slot;    // takes the write end of the report pipe, which exec must close last, or -1
   int64_t net_slot;       // a network namespace that the parent is in while it clones, or -1
+  int64_t cgroup_slot;    // the directory of a cgroup v2 that the child is born in, or -1
   uint32_t map_helpers;   // 1: uid_map and gid_map are argument vectors of newuidmap and newgidmap, without the pid
   uint32_t own_memory;    // 1: the joiner and child do not share our address space (joining a time namespace)
 };
-static_assert(sizeof(PlanHeader) == 160);
+static_assert(sizeof(PlanHeader) == 168);
 
 inline bool keeps(const PlanHeader& header, uint32_t slot) { return header.keep[slot / 64] >> slot % 64 & 1; }
 

@@ -43,7 +43,8 @@ class NetVisit {
   int error_ = 0;
 };
 
-constexpr uint64_t kPidfdFlag = 0x1000;  // CLONE_PIDFD
+constexpr uint64_t kPidfdFlag = 0x1000;            // CLONE_PIDFD
+constexpr uint64_t kIntoCgroupFlag = 0x200000000;  // CLONE_INTO_CGROUP
 
 }  // namespace
 
@@ -97,6 +98,10 @@ void Launch::run(const uint32_t* owner) {
     args.stack = reinterpret_cast<uint64_t>(arena_->child_stack());
     args.stack_size = Arena::kStackSize;
     args.exit_signal = SIGCHLD;
+    if (header().cgroup_slot >= 0) {
+      args.flags |= kIntoCgroupFlag;
+      args.cgroup = static_cast<uint64_t>(shared().slots[header().cgroup_slot]);
+    }
     arena_->child.plan = plan;
     arena_->child.shared = &shared();
     const NetVisit visit(header().net_slot < 0 ? -1 : shared().slots[header().net_slot]);

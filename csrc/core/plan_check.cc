@@ -103,6 +103,7 @@ const char* check_plan(uint8_t* plan, size_t size) {
     if (header.map_helpers ? !is_command(map, in, plan) : !is_string(map, in)) return "id map out of range";
   if (header.report_slot < -1 || header.report_slot >= header.slot_count) return "report slot out of range";
   if (header.net_slot < -1 || header.net_slot >= header.slot_count) return "network slot out of range";
+  if (header.cgroup_slot < -1 || header.cgroup_slot >= header.slot_count) return "cgroup slot out of range";
   if (!is_string(header.oom_score_adj, in)) return "oom_score_adj out of range";
   const Step* steps = plan_steps(plan);
   for (uint32_t i = 0; i < header.step_count; i++) {

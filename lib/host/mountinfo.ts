@@ -9,6 +9,8 @@ export interface MountInfo {
   readonly path: string;
   readonly options: readonly string[];
   readonly type: string;
+  /** Of the superblock: for a cgroup v1 its controllers are among them. */
+  readonly superOptions: readonly string[];
 }
 
 export function parseMountInfo(text: string): MountInfo[] {
@@ -17,6 +19,7 @@ export function parseMountInfo(text: string): MountInfo[] {
     .filter((line) => line !== '')
     .map((line) => {
       const [left = '', right = ''] = line.split(' - ');
+      const [type = '', , superOptions = ''] = right.split(' ');
       const [id, parent, , root = '', path = '', options = ''] = left.split(' ');
       return {
         id: Number(id),
@@ -24,7 +27,8 @@ export function parseMountInfo(text: string): MountInfo[] {
         root: unescapeOctal(root),
         path: unescapeOctal(path),
         options: options.split(','),
-        type: right.split(' ')[0] ?? '',
+        type,
+        superOptions: superOptions.split(','),
       };
     });
 }

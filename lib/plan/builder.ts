@@ -11,7 +11,7 @@ export interface StepOptions {
   readonly tolerate?: readonly number[];
 }
 
-const headerBytes = 160;
+const headerBytes = 168;
 const stepBytes = 64;
 const magic = 0x4c504c43;
 /** csrc/child/plan.h, kMaxSlots. */
@@ -44,6 +44,10 @@ export class PlanBuilder {
   reportSlot: Slot | undefined;
   /** A network namespace that the parent is in while it clones. */
   netSlot: Slot | undefined;
+  /** The directory of a cgroup v2 that the child is born in: CLONE_INTO_CGROUP, clone(2). */
+  cgroupSlot: Slot | undefined;
+  /** Of that directory, for errors. */
+  cgroupPath: string | undefined;
   /** The joiner gets a copy of our memory, where the kernel refuses whoever shares one (setns of a time namespace). */
   ownMemory = false;
 
@@ -178,6 +182,7 @@ export class PlanBuilder {
     i64(oom);
     i64(this.reportSlot === undefined ? -1 : this.reportSlot.slot);
     i64(this.netSlot === undefined ? -1 : this.netSlot.slot);
+    i64(this.cgroupSlot === undefined ? -1 : this.cgroupSlot.slot);
     u32(helpers ? 1 : 0);
     u32(this.ownMemory ? 1 : 0);
     return plan;

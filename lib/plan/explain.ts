@@ -44,7 +44,13 @@ export function explanationOf(plan: PlanBuilder): Explanation {
       step: 'make the namespaces',
       syscall: 'clone3',
       args: [
-        cloneFlags(plan.cloneFlags & ~k.CLONE_PIDFD, ['CLONE_VM', 'CLONE_PIDFD', 'CLONE_CLEAR_SIGHAND', ...(plan.joinFlags >= 0 ? ['CLONE_PARENT'] : [])]),
+        cloneFlags(plan.cloneFlags & ~k.CLONE_PIDFD, [
+          'CLONE_VM',
+          'CLONE_PIDFD',
+          'CLONE_CLEAR_SIGHAND',
+          ...(plan.cgroupSlot ? ['CLONE_INTO_CGROUP'] : []),
+          ...(plan.joinFlags >= 0 ? ['CLONE_PARENT'] : []),
+        ]),
       ],
     });
     if (plan.joinFlags < 0) maps(plan.cloneFlags);

@@ -1,8 +1,9 @@
 import type { NativeFailure } from '../../types/native.js';
-import { errnoText, IsolationError } from '../errors.js';
+import { CgroupError, errnoText, IsolationError } from '../errors.js';
 import { execveAdvice } from '../host/exec-advice.js';
 import { type Advice, adviceFor } from '../host/hints.js';
 import type { PlanBuilder } from './builder.js';
+import * as k from './constants.js';
 import type { Step, StepKind } from './steps.js';
 
 /** The order of `Phase` in csrc/child/plan.h. */
@@ -11,6 +12,7 @@ const phases = ['step', 'clone_joiner', 'clone_child', 'setgroups', 'uid_map', '
 const specialSyscalls: Partial<Record<StepKind, string>> = {
   await_ids: 'futex',
   drop_bounding: 'prctl',
+  attach_device_program: 'bpf',
   send_fd: 'sendmsg',
   exec: 'execve',
   fsconfig_fd: 'fsconfig',
@@ -32,9 +34,13 @@ const mountCalls = new Set<StepKind>([
   'umount2',
 ]);
 
+/** lib/cgroup/make.ts */
+const groupStep = /^(make a control group|set [a-z_]+\.\S+ to |limit devices|enter the control group|delegate the control group)/;
+
 /** By what was being done: which call refused it, as whom, is a detail. */
 function codeOf({ kind, label }: Step): `ERR_CLOISTER_${string}` {
   if (/^(use a layer|use the writable layer|use a directory as root|mount the (overlay|root)|overlay a)/.test(label)) return 'ERR_CLOISTER_ROOTFS';
+  if (groupStep.test(label)) return 'ERR_CLOISTER_CGROUP';
   if (/^write (setgroups|uid_map|gid_map)/.test(label)) return 'ERR_CLOISTER_ID_MAP';
   if (/^(join the |make a \w+ namespace)/.test(label)) return 'ERR_CLOISTER_NAMESPACE';
   return mountCalls.has(kind) || /^(mount |bind |layer of a mount|mask|make read-only)/.test(`${label} `) ? 'ERR_CLOISTER_MOUNT' : 'ERR_CLOISTER_STEP';
@@ -61,6 +67,10 @@ function explainPhase(plan: PlanBuilder, failure: NativeFailure, phase: Exclude<
   const index = plan.steps.parent.length + plan.steps.join.length;
   if (phase === 'clone_child' || phase === 'clone_joiner') {
     const flags = phase === 'clone_child' ? plan.cloneFlags : Math.max(plan.joinFlags, 0);
+    // cgroup_css_set_fork: only these are about the group; a right that is missing can be the group's or a namespace's.
+    if (phase === 'clone_child' && plan.cgroupSlot && [k.EACCES, k.EBUSY, k.EOPNOTSUPP, k.ENODEV, k.EAGAIN].includes(-failure.errno)) {
+      return refused('ERR_CLOISTER_CGROUP', failure, { step: 'enter the control group', index, syscall: 'clone3', path: plan.cgroupPath });
+    }
     return refused('ERR_CLOISTER_NAMESPACE', failure, { step: 'make the namespaces', index, syscall: 'clone3', path: undefined }, flags);
   }
   if (phase === 'setns') return refused('ERR_CLOISTER_NAMESPACE', failure, { step: 'enter the network namespace', index, syscall: 'setns', path: undefined });
@@ -85,7 +95,7 @@ export interface Where {
 
 function refused(code: `ERR_CLOISTER_${string}`, failure: NativeFailure, where: Where, cloneFlags = 0): IsolationError {
   const advice: Advice | undefined = adviceFor({ ...where, errno: -failure.errno, cloneFlags });
-  return IsolationError.ofErrno(code, failure.errno, {
+  return (code === 'ERR_CLOISTER_CGROUP' ? CgroupError : IsolationError).ofErrno(code, failure.errno, {
     ...where,
     what: advice?.what ?? errnoText(failure.errno),
     hint: advice?.hint,

@@ -49,6 +49,7 @@ export const stepKinds = {
   await_ids: '',
   expect_alive: '',
   drop_bounding: 'ii',
+  attach_device_program: 'dd',
   send_fd: 'dd',
   read_head: 'd',
   exec: 'vvv',

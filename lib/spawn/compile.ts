@@ -1,5 +1,6 @@
 // Settings → plan: the order of everything that happens between the clone and execve.
 
+import { addGroup, delegateGroup, enterGroup } from '../cgroup/make.js';
 import { caller } from '../host/caller.js';
 import { namespaceFlags, namespaceTypes } from '../namespace/flags.js';
 import type { NamespaceType } from '../namespace/types.js';
@@ -23,6 +24,7 @@ import { joinNamespaces, ownerOf } from './join.js';
 import type { MountSetting } from './mount-settings.js';
 import { addMounts } from './mounts.js';
 import { becomeRoot, dieWithParent, dropPrivileges, enterIds, resetSignals } from './privileges.js';
+import type { ProcessGroup } from './process-group.js';
 import { connectStreams, enterDirectory, execute, limit, nameHost, writeSysctls } from './program.js';
 import type { Settings, UserSetting } from './settings.js';
 
@@ -45,6 +47,7 @@ export interface Context {
   readonly terminalChannel: number | undefined;
   /** As it was last asked for. */
   readonly terminalSize: { readonly columns: number; readonly rows: number } | undefined;
+  readonly group: ProcessGroup | undefined;
   readonly init: { readonly program: number; readonly status: number; readonly pidfdSocket: number } | undefined;
 }
 
@@ -82,10 +85,13 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   plan.netSlot = context.ready && plan.slot('ready network namespace', context.ready.net);
   for (const type of namespaceTypes) {
     if (type === 'net' && plan.netSlot) continue;
+    // Made by the child, once it is in its group: that is then the root of what it sees (copy_cgroup_ns).
+    if (type === 'cgroup' && context.group) continue;
     if (namespaces[type] === 'new' && (type !== 'user' || newUser)) plan.cloneFlags |= namespaceFlags[type];
   }
   plan.reportSlot = plan.slot('report pipe');
 
+  const enterCgroup = context.group && prepareGroup(plan, settings, context.group, context.ids);
   plan.in('join');
   const proc = joinNamespaces(plan, settings, owner, borrow, who.privileged && kinds.user !== 'host' && namespaces.mount === 'new');
   const ownsMounts = namespaces.mount === 'new';
@@ -145,6 +151,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   if (settings.timeOffsets) writeTimeOffsets(plan, settings.timeOffsets);
   if (newUser && context.ids) becomeRoot(plan, context.ids);
   else if (kinds.user === 'joined') enterIds(plan);
+  enterCgroup?.();
   dieWithParent(plan, settings);
 
   let pts: Slot | undefined;
@@ -197,6 +204,20 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   if (context.ids && newUser && context.ids.writer !== 'child') plan.idMap = idTexts(context.ids);
   plan.oomScoreAdj = settings.oomScoreAdj;
   return { namespaces: kinds, missing };
+}
+
+/** Makes the group, if it is the spawn's own, before the clone; returns the child's part of entering it. */
+function prepareGroup(plan: PlanBuilder, settings: Settings, { cgroup, recipe }: ProcessGroup, ids: Ids | undefined): () => void {
+  plan.in('parent');
+  const { places } = cgroup;
+  if (recipe) addGroup(plan, recipe);
+  // Whoever mounts it inside is to make groups of its own there.
+  if (recipe && ids?.writer === 'parent' && settings.mounts.some(({ type }) => type === 'cgroup')) delegateGroup(plan, places, rootOutside(ids.map));
+  const enter = enterGroup(plan, places);
+  return () => {
+    enter();
+    if (settings.namespaces.cgroup === 'new') plan.label('make a cgroup namespace').add('unshare', [k.CLONE_NEWCGROUP]);
+  };
 }
 
 function directoryRoot(

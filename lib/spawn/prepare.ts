@@ -17,6 +17,7 @@ import { type Context, compile } from './compile.js';
 import type { InitPipes } from './init-channel.js';
 import { lookUpUser } from './inside-user.js';
 import type { MountSetting } from './mount-settings.js';
+import { ProcessGroup } from './process-group.js';
 import type { Settings, UserSetting } from './settings.js';
 import type { Streams } from './streams.js';
 import type { Explanation } from './types.js';
@@ -29,6 +30,7 @@ export interface Prepared {
   readonly driver: string;
   readonly missing: readonly string[];
   readonly init: InitPipes | undefined;
+  readonly group: ProcessGroup | undefined;
   readonly execStep: number;
   release(): void;
   /** For a plan that will not run: its descriptors too. */
@@ -50,6 +52,7 @@ export async function prepare(settings: Settings, streams: Pick<Streams, 'child'
     if (init) given.push(...Object.values(init.child), ...Object.values(init.ours));
     if (init) own(init.child.status, found.ids);
     ownPipes(settings, streams, found);
+    if (found.group?.recipe) releases.push(() => found.group?.cgroup.forget());
     const { namespaces, missing } = compile(plan, settings, {
       ...found,
       stdio: streams.child,
@@ -64,6 +67,7 @@ export async function prepare(settings: Settings, streams: Pick<Streams, 'child'
       driver: driverOf(settings),
       missing,
       init: init?.ours,
+      group: found.group,
       execStep: plan.all.length - 1,
       release,
       discard: () => {
@@ -87,6 +91,7 @@ interface Found {
   readonly hostRoot: HostRoot | undefined;
   readonly ready: Ready | undefined;
   readonly bindUserns: Context['bindUserns'];
+  readonly group: ProcessGroup | undefined;
 }
 
 async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean): Promise<Found> {
@@ -119,7 +124,8 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
     releases.push(() => native().close(fd));
     bindUserns.set(mount, fd);
   }
-  return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns };
+  const group = settings.cgroup && (await ProcessGroup.for(settings.cgroup, settings.detached));
+  return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group };
 }
 
 /**

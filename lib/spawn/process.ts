@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import type { Kept, NativeFailure, NativeProcess, NativeUsage } from '../../types/native.js';
+import { Cgroup } from '../cgroup/cgroup.js';
 import type { CgroupStats } from '../cgroup/types.js';
 import { CgroupError, IsolationError } from '../errors.js';
 import { execveAdvice } from '../host/exec-advice.js';
@@ -12,6 +13,7 @@ import type { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
 import { effectiveSignal } from './effective-signal.js';
 import { InitChannel } from './init-channel.js';
 import { type Prepared, prepare } from './prepare.js';
+import type { GroupUsage } from './process-group.js';
 import { ProcessNamespaces } from './process-namespaces.js';
 import { candidates } from './program.js';
 import { type Outcome, resultOf } from './result.js';
@@ -31,6 +33,8 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   readonly stderr: Readable | null = null;
   readonly stdio: readonly [Writable | null, Readable | null, Readable | null, ...(Duplex | null)[]] = [null, null, null];
   readonly rootfs?: OverlayRootfs;
+  /** Its own, for as long as it lives, or the one that it was given. Of its own limits from `spawned` on. */
+  cgroup?: Cgroup;
   readonly ports: readonly { host: number; guest: number }[] = [];
   pid: number | undefined;
   exitCode: number | null = null;
@@ -69,6 +73,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.spawnfile = settings.command;
     this.spawnargs = [settings.command, ...settings.args];
     if (typeof settings.rootfs === 'object') this.rootfs = settings.rootfs;
+    if (settings.cgroup instanceof Cgroup) this.cgroup = settings.cgroup;
     try {
       const streams = openStreams(settings, (index) => (chunk) => this.#meter(index, chunk));
       this.#streams = streams;
@@ -127,7 +132,9 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     stream.resize(columns, rows);
   }
 
+  /** Of its control group. Rejects with ERR_CLOISTER_NO_CGROUP without one, and before it is made. */
   stats(): Promise<CgroupStats> {
+    if (this.cgroup) return this.cgroup.stats();
     return Promise.reject(new CgroupError('ERR_CLOISTER_NO_CGROUP', 'this process has no cgroup of its own, so there is nothing to count'));
   }
 
@@ -165,6 +172,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     if (this.#cancelled) {
       // Ended before there was anything to end.
       prepared.discard();
+      await prepared.group?.discard();
       this.#endedUnstarted();
       return;
     }
@@ -175,6 +183,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
       pipe = checked(native().pipe(), 'pipe2', 'make the report pipe') as [number, number];
     } catch (error) {
       prepared.discard();
+      await prepared.group?.discard();
       this.#discardTerminal();
       this.#failed(error as IsolationError);
       return;
@@ -192,6 +201,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
       if (!this.#referenced) this.#setRef(false);
     } catch (error) {
       this.#init?.discard();
+      await prepared.group?.discard();
       this.#discardTerminal();
       this.#failed(error as IsolationError);
     }
@@ -208,8 +218,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
       // signal came a moment after execve.
       if (alive) return;
       this.#init?.discard();
-      if (this.#failure) this.#failed(this.#failure);
-      else this.#endedUnstarted();
+      this.#afterGroup(() => (this.#failure ? this.#failed(this.#failure) : this.#endedUnstarted()));
       return;
     }
     if (this.#init) {
@@ -227,6 +236,10 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.#state = 'running';
     this.#startReading();
     this.#namespaces = new ProcessNamespaces(pid);
+    const group = this.#prepared?.group;
+    if (group) this.cgroup = group.cgroup;
+    const { cpuTimeLimit } = this.#settings;
+    if (cpuTimeLimit !== undefined) group?.limitTime(cpuTimeLimit, () => this.#end('cpu-time'));
     for (const signal of this.#queued.splice(0)) this.#send(signal);
     this.#spawned.resolve();
     this.#tell('spawn');
@@ -234,8 +247,10 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
 
   #onExit(code: number | null, signal: number, usage: NativeUsage): void {
     const finish = (outcome: Outcome): void => {
-      if (this.#failure) this.#failed(this.#failure);
-      else this.#ended(outcome, this.#state === 'running');
+      this.#afterGroup((usage) => {
+        if (this.#failure) this.#failed(this.#failure);
+        else this.#ended({ ...outcome, ...(usage ? { group: usage } : {}) }, this.#state === 'running');
+      });
     };
     const own = { code, signal: signal === 0 ? null : nameOf(signal), usage };
     if (!this.#init) {
@@ -246,6 +261,14 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.#init.end((report) =>
       finish(report ? { ...report, signal: report.signal === 0 ? null : nameOf(report.signal) } : { ...own, code: null, signal: own.signal ?? 'SIGKILL' }),
     );
+  }
+
+  /** At once without a group; else when what it says has been read, and it is gone if it was the spawn's own. */
+  #afterGroup(then: (usage: GroupUsage | undefined) => void): void {
+    const group = this.#prepared?.group;
+    if (!group) then(undefined);
+    else if (this.#failure || this.#state !== 'running') void group.discard().then(() => then(undefined));
+    else void group.finish().then(then);
   }
 
   #endedUnstarted(): void {
@@ -260,7 +283,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     if (outcome.signal !== null && this.#meant !== undefined) outcome = { ...outcome, signal: this.#meant };
     this.exitCode = outcome.code;
     this.signalCode = outcome.signal;
-    const reason = this.#reason ?? (outcome.signal === null ? 'exit' : 'signal');
+    const reason = this.#reason ?? this.#limitReached(outcome) ?? (outcome.signal === null ? 'exit' : 'signal');
     const result = resultOf(this.#settings, this.#prepared as Prepared, outcome, reason, performance.now() - this.#began);
     if (!started) this.#startReading();
     if (!started) this.#spawned.reject(notStarted(`it was ended before its program began (${reason})`));
@@ -284,6 +307,13 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     if (this.listenerCount('error') > 0 || !this.#watched) this.#tell('error', error);
     this.#closeWhenDone = true;
     this.#emitClose();
+  }
+
+  /** Limits that the kernel acted on, or that were passed between two looks. */
+  #limitReached({ group, code, signal }: Outcome): Reason | undefined {
+    const { cpuTimeLimit } = this.#settings;
+    if (group?.oomKills && (signal !== null || code !== 0)) return 'oom';
+    return cpuTimeLimit !== undefined && (this.#prepared?.group?.usedMs ?? 0) >= cpuTimeLimit ? 'cpu-time' : undefined;
   }
 
   /** What a listener throws is uncaught, as with any emitter of Node's; it does not keep the rest of the story from being told. */

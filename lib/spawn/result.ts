@@ -1,6 +1,8 @@
 import type { NativeUsage } from '../../types/native.js';
+import { hierarchies } from '../cgroup/hierarchies.js';
 import { capabilitiesOf } from '../security/capabilities.js';
 import type { Prepared } from './prepare.js';
+import type { GroupUsage, ProcessGroup } from './process-group.js';
 import type { Settings } from './settings.js';
 import type { IsolatedResult, IsolationReceipt } from './types.js';
 
@@ -8,6 +10,7 @@ export interface Outcome {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
   readonly usage: NativeUsage;
+  readonly group?: GroupUsage;
 }
 
 export function resultOf(settings: Settings, prepared: Prepared, outcome: Outcome, reason: IsolatedResult['reason'], durationMs: number): IsolatedResult {
@@ -17,8 +20,8 @@ export function resultOf(settings: Settings, prepared: Prepared, outcome: Outcom
     signal: outcome.signal,
     reason,
     durationMs,
-    // getrusage(2), of the program and the descendants that it has waited for.
-    usage: { cpuUserMs, cpuSystemMs, maxRssBytes, memoryPeakBytes: maxRssBytes, memoryPeakSource: 'rusage' },
+    // getrusage(2), of the program and the descendants that it has waited for; of all that were in it where its own group tells.
+    usage: { cpuUserMs, cpuSystemMs, maxRssBytes, memoryPeakBytes: maxRssBytes, memoryPeakSource: 'rusage', ...outcome.group },
     isolation: receiptOf(settings, prepared),
   };
 }
@@ -34,8 +37,13 @@ function receiptOf(settings: Settings, prepared: Prepared): IsolationReceipt {
     noNewPrivileges: settings.noNewPrivileges,
     seccomp: false,
     landlock: false,
-    cgroup: false,
+    cgroup: prepared.group ? groupOf(prepared.group) : false,
     network: namespaces.net === 'new' ? 'none' : namespaces.net,
     missing: [],
   };
+}
+
+function groupOf({ places }: ProcessGroup): IsolationReceipt['cgroup'] {
+  const main = places.find(({ hierarchy }) => hierarchy.version === 'v2') ?? places[0];
+  return { mode: hierarchies().mode, path: main?.directory ?? '', controllers: [...new Set(places.flatMap(({ controllers }) => controllers))] };
 }

@@ -1,6 +1,8 @@
 // Options → settings: checked, with every default filled in, before any system call. What a later version brings is refused.
 
 import { isAbsolute } from 'node:path';
+import { Cgroup } from '../cgroup/cgroup.js';
+import { checkLimits, type Limits, noLimits } from '../cgroup/limits.js';
 import { optionError } from '../errors.js';
 import { namespaceTypes } from '../namespace/flags.js';
 import { Namespace } from '../namespace/namespace.js';
@@ -38,6 +40,10 @@ export interface Settings {
   readonly namespaces: Readonly<Record<NamespaceType, NamespaceChoice>>;
   readonly idMap: 'auto' | 'self' | IdMap;
   readonly timeOffsets: { readonly monotonic: number; readonly boottime: number } | undefined;
+  /** Limits: a group of its own. */
+  readonly cgroup: Cgroup | Limits | undefined;
+  /** Milliseconds of processor time. */
+  readonly cpuTimeLimit: number | undefined;
   /** A string is looked up inside. */
   readonly user: UserSetting | string;
   /** 'caller': what the caller has, in namespaces that it enters (Namespace.run). */
@@ -118,8 +124,6 @@ const optionNames = [
 
 /** Known to the contract, not in this version: refused, never accepted and ignored. */
 const later: readonly { option: keyof SpawnOptions; isDefault: (value: unknown) => boolean; takes: string }[] = [
-  { option: 'cgroup', isDefault: () => false, takes: 'nothing in this version: control groups are not in it yet' },
-  { option: 'cpuTimeLimit', isDefault: () => false, takes: 'nothing in this version: it is measured on a control group; set rlimits.cpu meanwhile' },
   { option: 'landlock', isDefault: () => false, takes: 'nothing in this version: Landlock is not in it yet' },
   { option: 'seccomp', isDefault: (value) => value === 'unconfined', takes: "only 'unconfined' in this version: system call filters are not in it yet" },
   { option: 'fallback', isDefault: (value) => value === 'never', takes: "only 'never' in this version: there is no fallback yet" },
@@ -169,6 +173,8 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     namespaces,
     idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
     timeOffsets,
+    cgroup: cgroupOf(options),
+    cpuTimeLimit: options.cpuTimeLimit === undefined ? undefined : check.milliseconds(options.cpuTimeLimit, 'cpuTimeLimit'),
     user,
     capabilities: capabilitiesOf(options.capabilities, user),
     noNewPrivileges: options.noNewPrivileges === undefined ? true : check.flag(options.noNewPrivileges, 'noNewPrivileges'),
@@ -188,6 +194,14 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     killGrace: options.killGrace === undefined ? 5000 : check.milliseconds(options.killGrace, 'killGrace'),
     detached: options.detached === undefined ? false : check.flag(options.detached, 'detached'),
   };
+}
+
+function cgroupOf({ cgroup, cpuTimeLimit }: SpawnOptions): Cgroup | Limits | undefined {
+  if (cgroup instanceof Cgroup) return cgroup;
+  if (cgroup === null || (cgroup !== undefined && typeof cgroup !== 'object')) throw optionError('cgroup', 'limits, or a Cgroup', cgroup);
+  if (cgroup !== undefined) return checkLimits(cgroup, 'cgroup');
+  // Processor time is counted by a group: rusage has only what has been waited for.
+  return cpuTimeLimit === undefined ? undefined : noLimits;
 }
 
 function rootfsOf(value: unknown): OverlayRootfs | string | undefined {

@@ -128,6 +128,7 @@ class Builder {
       .oom_score_adj = -1,
       .report_slot = -1,
       .net_slot = -1,
+      .cgroup_slot = -1,
   };
   const char* uid_map = nullptr;
   const char* gid_map = nullptr;

@@ -81,6 +81,7 @@ void read_plan(const uint8_t* plan) {
   }
   read_string(plan, header.oom_score_adj);
   require(header.net_slot < static_cast<int64_t>(kMaxSlots), "the network has no slot");
+  require(header.cgroup_slot < static_cast<int64_t>(kMaxSlots), "the cgroup has no slot");
 }
 
 // Most spoilt plans would be refused for these three: they are put right.

@@ -90,6 +90,7 @@ void refuses_headers() {
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).net_slot = 8; }), "network slot out of range");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).report_slot = 8; }), "report slot out of range");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).net_slot = -2; }), "network slot out of range");
+  CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).cgroup_slot = 8; }), "cgroup slot out of range");
 }
 
 void refuses_steps() {

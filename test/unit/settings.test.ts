@@ -405,8 +405,6 @@ describe('refused, with what it takes', () => {
     }).toMatchInlineSnapshot(`
       {
         "bridge": "option 'network' takes 'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet; got an instance of Object",
-        "cgroup": "option 'cgroup' takes nothing in this version: control groups are not in it yet; got an instance of Object",
-        "cpuTimeLimit": "option 'cpuTimeLimit' takes nothing in this version: it is measured on a control group; set rlimits.cpu meanwhile; got 5",
         "fallback": "option 'fallback' takes only 'never' in this version: there is no fallback yet; got "landlock"",
         "landlock": "option 'landlock' takes nothing in this version: Landlock is not in it yet; got an instance of Object",
         "seccomp": "option 'seccomp' takes only 'unconfined' in this version: system call filters are not in it yet; got "default"",

@@ -52,7 +52,7 @@ describe('mountinfo', () => {
 
   test('fields', () => {
     expect(parseMountInfo(`${line(36, 35, '/mnt2', 'ext3', '/mnt1')}\n`)).toEqual([
-      { id: 36, parent: 35, root: '/mnt1', path: '/mnt2', options: ['rw', 'relatime'], type: 'ext3' },
+      { id: 36, parent: 35, root: '/mnt1', path: '/mnt2', options: ['rw', 'relatime'], type: 'ext3', superOptions: ['rw'] },
     ]);
     expect(parseMountInfo('36 35 98:0 / /x rw - tmpfs none rw')[0]).toMatchObject({ path: '/x', type: 'tmpfs' });
     expect(parseMountInfo('')).toEqual([]);

@@ -1,0 +1,482 @@
+import { EventEmitter } from 'node:events';
+import { existsSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join, relative } from 'node:path';
+import { CgroupError, IsolationError, optionError } from '../errors.js';
+import { native } from '../native.js';
+import { PlanBuilder } from '../plan/builder.js';
+import { runPlan } from '../plan/run.js';
+import * as check from '../spawn/validate.js';
+import type { Rule } from './controllers/devices.js';
+import { forgetParents, obtainable, parentIn, support } from './delegation.js';
+import { killAll, removeTree, untilEmpty, untilFile, untilFrozenV1 } from './ending.js';
+import { watchEvent } from './events.js';
+import { type Hierarchy, hierarchies, words } from './hierarchies.js';
+import { type AnyController, checkLimits, controllers, hierarchyOf, type Limits, nameIn, noLimits, writesIn } from './limits.js';
+import { addGroup, addWrites, devicesAreHere, loadProgram, namesOf, type Place, type Recipe, readerOf } from './make.js';
+import { ownedName } from './owner-name.js';
+import { triggerOf, watchPressure } from './pressure.js';
+import { StatFiles } from './stats.js';
+import type { CgroupEvents, CgroupLimits, CgroupLimitsNow, CgroupStats, CgroupSupport, DeviceRule } from './types.js';
+
+const events = ['oom', 'memory-high', 'pids-max', 'empty'] as const;
+
+/**
+ * A control group: a set of processes with limits of their own, on cgroup v1, v2 or both; cgroups(7). One vocabulary, that of v2:
+ * docs/cgroups.md has the table. What this host cannot express is refused with ERR_CLOISTER_CGROUP_UNSUPPORTED, what it does not let
+ * us do with ERR_CLOISTER_CGROUP_DELEGATION (no place to make one) or ERR_CLOISTER_CGROUP.
+ *
+ * Needs root, or a delegated subtree of v2 that this process is in. Events tell of what happens in it and do not keep the process alive.
+ */
+export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposable {
+  /** Relative to where groups are made, or to the hierarchy for one that was opened. */
+  readonly name: string;
+  readonly #places: Place[];
+  readonly #watching = new Map<string, () => void>();
+  readonly #triggers = new Set<() => void>();
+  #files: StatFiles | undefined;
+  #devices: readonly Rule[] | undefined;
+  #program = -1;
+  #deleted = false;
+
+  /** @internal A group that exists, or that a plan is about to make. */
+  constructor(name: string, places: readonly Place[], recipe?: Recipe) {
+    super();
+    this.name = name;
+    this.#places = [...places];
+    this.#devices = recipe?.limits.devices;
+    this.#program = recipe?.program ?? -1;
+    onListeners(this as EventEmitter, (event, count) => (count > 0 ? this.#watch(event) : this.#unwatch(event)));
+  }
+
+  /**
+   * Makes a group below the caller's own, or below `parent`, with every controller that is to be had. `name`: one path component or
+   * several; without one it is made of our pid and start time, so that it is removed even if this process is killed.
+   */
+  static async create(name?: string, limits: CgroupLimits = {}, options: { parent?: Cgroup | string } = {}): Promise<Cgroup> {
+    const path = name === undefined ? ownedName() : checkName(name, 'name');
+    const checked = checkLimits(limits, 'limits');
+    check.onlyKeys(check.record(options, 'options'), '', ['parent']);
+    const { parent } = options;
+    if (parent !== undefined && !(parent instanceof Cgroup) && typeof parent !== 'string') throw optionError('parent', 'a Cgroup or the path of one', parent);
+    return Cgroup.#make(path, checked, typeof parent === 'string' ? await Cgroup.open(parent) : parent);
+  }
+
+  /** A group that exists, by its directory in any hierarchy: in the others it is where that has the same path. Never removed unless `delete` is called. */
+  static async open(path: string): Promise<Cgroup> {
+    check.absolutePath(path, 'path');
+    const { all } = hierarchies();
+    const home = all
+      .filter(({ mountpoint }) => path === mountpoint || path.startsWith(`${mountpoint}/`))
+      .sort((a, b) => b.mountpoint.length - a.mountpoint.length)[0];
+    if (!home || !existsSync(join(path, 'cgroup.procs'))) {
+      throw new CgroupError('ERR_CLOISTER_CGROUP', `ENOENT: ${path} is no control group`, {
+        step: 'open the control group',
+        path,
+        hint: `Groups are directories below ${all.map(({ mountpoint }) => mountpoint).join(', ') || '/sys/fs/cgroup, where nothing is mounted'}.`,
+      });
+    }
+    const name = relative(home.mountpoint, path);
+    const places = all.flatMap((hierarchy): Place[] => {
+      const directory = join(hierarchy.mountpoint, name);
+      return existsSync(join(directory, 'cgroup.procs')) ? [{ hierarchy, directory, controllers: controllersIn(hierarchy, directory) }] : [];
+    });
+    return new Cgroup(name, places);
+  }
+
+  /** What this host has, and where this process may make groups. Changes nothing. */
+  static async support(): Promise<CgroupSupport> {
+    return support();
+  }
+
+  static async #make(name: string, limits: Limits, parent: Cgroup | undefined): Promise<Cgroup> {
+    const places = parent ? await parent.#placesBelow(name, limits) : await placesFor(name, limits);
+    const recipe: Recipe = { places, limits, program: loadProgram(places, limits) };
+    try {
+      const plan = new PlanBuilder().in('parent');
+      addGroup(plan, recipe);
+      await runPlan(plan);
+    } catch (error) {
+      // Not if somebody else's is there.
+      if ((error as IsolationError).errnoName !== 'EEXIST') for (const { directory } of places) await removeTree(directory).catch(() => {});
+      if (recipe.program >= 0) native().close(recipe.program);
+      forgetParents();
+      throw error;
+    }
+    return new Cgroup(name, places, recipe);
+  }
+
+  /** Controllers are enabled for it on v2, which needs this group to have no processes of its own. */
+  async child(name: string, limits: CgroupLimits = {}): Promise<Cgroup> {
+    return Cgroup.#make(checkName(name, 'name'), checkLimits(limits, 'limits'), this);
+  }
+
+  async #placesBelow(name: string, limits: Limits): Promise<Place[]> {
+    this.#alive();
+    const places: Place[] = [];
+    for (const { hierarchy, directory } of this.#places) {
+      const names = controllersIn(hierarchy, directory);
+      if (hierarchy.version === 'v2') {
+        const off = names.filter((each) => !enabledBelow(directory).includes(each));
+        if (off.length > 0) await this.#enable(directory, off, limits, hierarchy);
+      }
+      places.push({
+        hierarchy,
+        directory: join(directory, name),
+        controllers: hierarchy.version === 'v2' ? enabledBelow(directory).filter((each) => names.includes(each)) : names,
+      });
+    }
+    for (const { controller } of limits.entries) {
+      const hierarchy = hierarchyOf(controller);
+      const place = places.find((each) => each.hierarchy === hierarchy);
+      if (!place || namesOf(controller, hierarchy).some((each) => !place.controllers.includes(each))) {
+        throw new CgroupError(
+          'ERR_CLOISTER_CGROUP_UNSUPPORTED',
+          `the group ${this.name} does not have the controller ${nameIn(controller, hierarchy)}, so its children cannot`,
+          {
+            step: `limit ${controller.key as string}`,
+            hint: 'A group has the controllers that its parent was made with.',
+          },
+        );
+      }
+    }
+    return places;
+  }
+
+  async #enable(directory: string, names: readonly string[], limits: Limits, hierarchy: Hierarchy): Promise<void> {
+    const path = join(directory, 'cgroup.subtree_control');
+    try {
+      await writeFile(path, names.map((name) => `+${name}`).join(' '));
+    } catch (error) {
+      // Without limits it is a group all the same.
+      if (!limits.entries.some(({ controller }) => hierarchyOf(controller) === hierarchy && namesOf(controller, hierarchy).length > 0)) return;
+      const busy = (error as NodeJS.ErrnoException).code === 'EBUSY';
+      throw ofNode(
+        error,
+        'enable controllers for children',
+        path,
+        busy ? 'the group has processes of its own, and a group of v2 has either processes or children with controllers' : undefined,
+        busy ? 'Put its processes into a child of their own first.' : undefined,
+      );
+    }
+  }
+
+  /** Moves a process, with all its threads, into it. */
+  async add(pid: number): Promise<void> {
+    check.integer(pid, 'pid', 1, 2 ** 22);
+    this.#alive();
+    for (const { directory } of this.#places) {
+      const path = join(directory, 'cgroup.procs');
+      await writeFile(path, String(pid)).catch((error: unknown) => {
+        throw ofNode(
+          error,
+          'move a process into the control group',
+          path,
+          (error as NodeJS.ErrnoException).code === 'ESRCH' ? `there is no process ${pid}` : undefined,
+        );
+      });
+    }
+  }
+
+  /** Their ids as this process sees them; not those in children of the group. */
+  async processes(): Promise<number[]> {
+    this.#alive();
+    const path = join(this.#main.directory, 'cgroup.procs');
+    const text = await readFile(path, 'utf8').catch((error: unknown) => {
+      throw ofNode(error, 'list the processes', path);
+    });
+    return words(text).map(Number);
+  }
+
+  /** As they are in force now. `devices` of a v2 group that was opened, not made here, are not known: a program decides about them. */
+  async limits(): Promise<CgroupLimitsNow> {
+    this.#alive();
+    const result: Record<string, unknown> = {};
+    for (const controller of controllers) {
+      const place = this.#placeOf(controller);
+      if (!place) continue;
+      const now =
+        place.hierarchy.version === 'v2' && controller.key === 'devices'
+          ? this.#devices?.map(plain)
+          : controller.limits(place.hierarchy.version, readerOf(place.directory));
+      if (now === undefined) continue;
+      const { key } = controller;
+      // net_cls and net_prio have one part each.
+      if (key === 'network' && result[key]) {
+        const { classId } = result[key] as NonNullable<CgroupLimitsNow['network']>;
+        result[key] = { ...(now as object), classId };
+      } else result[key as string] = now;
+    }
+    return result as CgroupLimitsNow;
+  }
+
+  /** Changes what is named, and nothing else; 'max' lifts a limit. Devices are replaced as a whole, in one step on v2. */
+  async update(limits: CgroupLimits): Promise<void> {
+    const checked = checkLimits(limits, 'limits');
+    this.#alive();
+    await this.#acquire(checked);
+    const plan = new PlanBuilder().in('parent');
+    for (const { hierarchy, directory } of this.#places) {
+      // v1 remembers rules, and adds to them.
+      if (checked.devices && hierarchy.version === 'v1' && devicesAreHere(hierarchy)) addWrites(plan, directory, [{ file: 'devices.allow', text: 'a' }]);
+      addWrites(plan, directory, writesIn(hierarchy, checked, readerOf(directory)));
+    }
+    await runPlan(plan);
+    if (checked.devices) this.#replaceDevices(checked.devices);
+  }
+
+  /** A group of v1 that has not needed a hierarchy until now: its processes join it while they are frozen, so that none is left behind. */
+  async #acquire(limits: Limits): Promise<void> {
+    const lacking = limits.entries.filter(({ controller }) => !this.#placeOf(controller));
+    if (lacking.length === 0) return;
+    const v2 = this.#v2;
+    const additions: Place[] = [];
+    for (const { controller } of lacking) {
+      const hierarchy = hierarchyOf(controller);
+      if (hierarchy.version === 'v2' || !v2) {
+        throw new CgroupError('ERR_CLOISTER_CGROUP_UNSUPPORTED', `the group ${this.name} was made without the controller ${nameIn(controller, hierarchy)}`, {
+          step: `limit ${controller.key as string}`,
+          hint: `Name ${controller.key as string} among the limits that it is made with ('max' for none).`,
+        });
+      }
+      if (!additions.some((place) => place.hierarchy === hierarchy)) {
+        additions.push({ hierarchy, directory: join(await parentIn(hierarchy, []), this.name), controllers: controllersIn(hierarchy, '') });
+      }
+    }
+    const plan = new PlanBuilder().in('parent');
+    addGroup(plan, { places: additions, limits: noLimits, program: -1 });
+    await runPlan(plan);
+    this.#places.push(...additions);
+    await this.freeze();
+    try {
+      for (const pid of await this.processes())
+        for (const { directory } of additions) await writeFile(join(directory, 'cgroup.procs'), String(pid)).catch(ignoreGone);
+    } finally {
+      await this.thaw();
+    }
+  }
+
+  #replaceDevices(rules: readonly Rule[]): void {
+    this.#devices = rules;
+    const v2 = this.#v2;
+    if (!v2 || !devicesAreHere(v2.hierarchy)) return;
+    const program = loadProgram([v2], { entries: [], devices: rules });
+    const group = native().openFile(v2.directory);
+    const attached = group < 0 ? group : native().attachDeviceProgram(group, program, this.#program);
+    if (group >= 0) native().close(group);
+    if (attached < 0) {
+      native().close(program);
+      throw CgroupError.ofErrno('ERR_CLOISTER_CGROUP', attached, { syscall: 'bpf', path: v2.directory, step: 'limit devices' });
+    }
+    if (this.#program >= 0) native().close(this.#program);
+    this.#program = program;
+  }
+
+  /** All counters, in one reading of descriptors that are kept open; microseconds and bytes. */
+  async stats(): Promise<CgroupStats> {
+    this.#alive();
+    this.#files ??= new StatFiles(this.#places);
+    return this.#files.read();
+  }
+
+  /** Samples until the loop is left, `signal` aborts or the group is deleted. `at` is performance.now(). */
+  async *watch(options: { intervalMs?: number; signal?: AbortSignal } = {}): AsyncGenerator<CgroupStats & { at: number }, void, void> {
+    check.onlyKeys(check.record(options, 'options'), '', ['intervalMs', 'signal']);
+    const interval = options.intervalMs === undefined ? 1000 : check.milliseconds(options.intervalMs, 'intervalMs');
+    const { signal } = options;
+    if (signal !== undefined && !(signal instanceof AbortSignal)) throw optionError('signal', 'an AbortSignal', signal);
+    for (let next = performance.now(); !this.#deleted && !signal?.aborted; ) {
+      yield { ...(await this.stats()), at: performance.now() };
+      // Those that were missed are left out, and not made up for.
+      next = Math.max(next + interval, performance.now());
+      await pause(next - performance.now(), signal);
+    }
+  }
+
+  /**
+   * The event 'pressure' each time that tasks in it were stalled for `stallMs` within `windowMs` (500 to 10,000; without CAP_SYS_RESOURCE
+   * whole multiples of 2,000), until the result is disposed. Needs v2, also beside v1. Documentation/accounting/psi.rst.
+   */
+  async onPressure(resource: 'cpu' | 'memory' | 'io', options: { kind?: 'some' | 'full'; stallMs: number; windowMs: number }): Promise<Disposable> {
+    const trigger = triggerOf(resource, options);
+    this.#alive();
+    const close = watchPressure(this.#places, trigger, () => this.emit('pressure', { resource }));
+    this.#triggers.add(close);
+    return {
+      [Symbol.dispose]: () => {
+        if (this.#triggers.delete(close)) close();
+      },
+    };
+  }
+
+  /** Resolves when every process in it is frozen. One that waits in the kernel for something uninterruptible can delay that. */
+  async freeze(): Promise<void> {
+    this.#alive();
+    const v2 = this.#v2;
+    if (v2) {
+      await this.#put('freeze', join(v2.directory, 'cgroup.freeze'), '1');
+      await untilFile(join(v2.directory, 'cgroup.events'), (text) => text.includes('frozen 1'));
+      return;
+    }
+    const freezer = this.#freezer();
+    await this.#put('freeze', freezer, 'FROZEN');
+    await untilFrozenV1(freezer);
+  }
+
+  async thaw(): Promise<void> {
+    this.#alive();
+    const v2 = this.#v2;
+    if (!v2) return this.#put('thaw', this.#freezer(), 'THAWED');
+    await this.#put('thaw', join(v2.directory, 'cgroup.freeze'), '0');
+    await untilFile(join(v2.directory, 'cgroup.events'), (text) => text.includes('frozen 0'));
+  }
+
+  #freezer(): string {
+    const place = this.#places.find(({ hierarchy }) => hierarchy.controllers.includes('freezer'));
+    if (place) return join(place.directory, 'freezer.state');
+    throw new CgroupError('ERR_CLOISTER_CGROUP_UNSUPPORTED', 'neither cgroup v2 nor the freezer of v1 is mounted here', { step: 'freeze the control group' });
+  }
+
+  async #put(what: string, path: string, text: string): Promise<void> {
+    await writeFile(path, text).catch((error: unknown) => {
+      throw ofNode(error, `${what} the control group`, path);
+    });
+  }
+
+  /** Ends everything in and below it at once, frozen or not, and resolves when the last process is gone. The group stays. */
+  async kill(): Promise<void> {
+    this.#alive();
+    await killAll(this.#main.directory).catch((error: unknown) => {
+      throw error instanceof IsolationError ? error : ofNode(error, 'kill the control group', this.#main.directory);
+    });
+  }
+
+  /** Waits until its last process has ended, then removes it, with groups that were made inside. Once it is gone this does nothing. */
+  async delete(): Promise<void> {
+    if (this.#deleted) return;
+    await untilEmpty(this.#main.directory);
+    for (const { directory } of this.#places) await removeTree(directory);
+    this.forget();
+  }
+
+  /** Kills everything in it and removes it. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#deleted) return;
+    await this.kill();
+    await this.delete();
+  }
+
+  /** @internal */
+  get places(): readonly Place[] {
+    this.#alive();
+    return this.#places;
+  }
+
+  /** @internal It has been removed, or never been made. */
+  forget(): void {
+    this.#deleted = true;
+    this.#files?.close();
+    for (const close of [...this.#watching.values(), ...this.#triggers]) close();
+    this.#watching.clear();
+    this.#triggers.clear();
+    if (this.#program >= 0) native().close(this.#program);
+    this.#program = -1;
+  }
+
+  get #v2(): Place | undefined {
+    return this.#places.find(({ hierarchy }) => hierarchy.version === 'v2');
+  }
+
+  /** Where its processes are listed, and killed: v2, else the freezer's or any. */
+  get #main(): Place {
+    return this.#v2 ?? this.#places.find(({ hierarchy }) => hierarchy.controllers.includes('freezer')) ?? (this.#places[0] as Place);
+  }
+
+  #placeOf(controller: AnyController): Place | undefined {
+    return this.#places.find(({ hierarchy, controllers: names }) => {
+      if (controller.key === 'devices' && hierarchy.version === 'v2') return devicesAreHere(hierarchy);
+      const name = nameIn(controller, hierarchy);
+      return name !== undefined && names.includes(name);
+    });
+  }
+
+  #alive(): void {
+    if (this.#deleted) throw new CgroupError('ERR_CLOISTER_DISPOSED', `the control group ${this.name} has been deleted`);
+  }
+
+  #watch(event: string): void {
+    if (this.#deleted || this.#watching.has(event) || !(events as readonly string[]).includes(event)) return;
+    const close = watchEvent(event as (typeof events)[number], this.#places, (name, ...args) => (this as EventEmitter).emit(name, ...args));
+    if (close) this.#watching.set(event, close);
+  }
+
+  #unwatch(event: string): void {
+    this.#watching.get(event)?.();
+    this.#watching.delete(event);
+  }
+}
+
+/** A group that is made for itself has all that is to be had, whatever it is limited by now: `stats` and `update` want it. */
+async function placesFor(name: string, limits: Limits): Promise<Place[]> {
+  const among = hierarchies();
+  const places: Place[] = [];
+  for (const { controller } of limits.entries) hierarchyOf(controller, among);
+  for (const hierarchy of among.all) {
+    const needed = limits.entries.flatMap(({ controller }) => (hierarchyOf(controller, among) === hierarchy ? namesOf(controller, hierarchy) : []));
+    const isOurs = hierarchy.version === 'v2' || needed.length > 0 || hierarchy.controllers.some((each) => useful.has(each));
+    if (!isOurs) continue;
+    const names = [...new Set([...needed, ...obtainable(hierarchy)])];
+    places.push({ hierarchy, directory: join(await parentIn(hierarchy, hierarchy.version === 'v2' ? names : []), name), controllers: names });
+  }
+  if (places.length === 0) hierarchyOf(controllers[0] as AnyController, among);
+  return places;
+}
+
+const useful: ReadonlySet<string> = new Set([...controllers.flatMap(({ v1 }) => (v1 === undefined ? [] : [v1])), 'cpuacct', 'freezer']);
+
+const enabledBelow = (directory: string): string[] => words(readerOf(directory)('cgroup.subtree_control'));
+
+/** What a group has: on v2 what its parent has enabled for it. */
+const controllersIn = ({ version, controllers: names }: Hierarchy, directory: string): string[] =>
+  version === 'v1' ? [...names] : words(readerOf(directory)('cgroup.controllers'));
+
+function checkName(value: unknown, option: string): string {
+  const parts = typeof value === 'string' ? value.split('/') : [];
+  // kernfs refuses a newline (cgroup_mkdir); a leading 'cgroup.' is the kernel's own.
+  const bad = (part: string): boolean =>
+    part === '' || part === '.' || part === '..' || /[\0\n]/.test(part) || part.startsWith('cgroup.') || Buffer.byteLength(part) > 255;
+  if (parts.length === 0 || parts.some(bad)) throw optionError(option, "one path component or several, such as 'judge/run-1', never '..'", value);
+  return value as string;
+}
+
+function plain({ allow, type, major, minor, access }: Rule): DeviceRule {
+  return { allow, type, ...(major === undefined ? {} : { major }), ...(minor === undefined ? {} : { minor }), access };
+}
+
+function ofNode(error: unknown, step: string, path: string, what?: string, hint?: string): CgroupError {
+  const { errno = -5, syscall, code } = error as NodeJS.ErrnoException;
+  const because = what ?? (code === 'ENOENT' || code === 'ENODEV' ? 'the group has been removed' : undefined);
+  return CgroupError.ofErrno('ERR_CLOISTER_CGROUP', errno, { step, path, syscall, hint, ...(because === undefined ? {} : { what: because }) });
+}
+
+/** Tells how many listen to an event when that changes; the types of an emitter leave Node's own events out. */
+function onListeners(emitter: EventEmitter, changed: (event: string, count: number) => void): void {
+  emitter.on('newListener', (event: string) => changed(event, emitter.listenerCount(event) + 1));
+  emitter.on('removeListener', (event: string) => changed(event, emitter.listenerCount(event)));
+}
+
+const ignoreGone = (error: NodeJS.ErrnoException): void => {
+  if (error.code !== 'ESRCH') throw error;
+};
+
+function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    const end = (): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', end);
+      resolve();
+    };
+    const timer = setTimeout(end, milliseconds);
+    signal?.addEventListener('abort', end, { once: true });
+  });
+}

@@ -1,0 +1,98 @@
+import { join } from 'node:path';
+import type { NativeWatcher } from '../../types/native.js';
+import { CgroupError } from '../errors.js';
+import { checked, native } from '../native.js';
+import { flatKeyed } from './controllers/controller.js';
+import { readOptional } from './hierarchies.js';
+import type { Place } from './make.js';
+import type { CgroupEvents } from './types.js';
+
+// What happens in a group, as the kernel tells it: by poll(2) on its files (cgroup-v2.rst, "Core Interface Files": an update generates a
+// file modified event), and for the OOM killer of v1 by an eventfd (cgroup-v1/memory.rst, "OOM Control").
+
+type Told = Exclude<keyof CgroupEvents, 'pressure'>;
+type Emit = <E extends Told>(event: E, ...args: CgroupEvents[E]) => void;
+
+/** Watches for one event until `close`; undefined where nothing tells of it. */
+export function watchEvent(event: Told, places: readonly Place[], emit: Emit): (() => void) | undefined {
+  switch (event) {
+    case 'oom':
+      return watchKills(places, emit);
+    case 'memory-high':
+      return watchCount(places, 'memory', 'memory.events', 'high', (count) => emit('memory-high', { count }));
+    case 'pids-max':
+      return watchCount(places, 'pids', 'pids.events', 'max', (count) => emit('pids-max', { count }));
+    case 'empty':
+      return watchPopulation(places, emit);
+  }
+}
+
+const placeOf = (places: readonly Place[], controller: string): Place | undefined => places.find(({ controllers }) => controllers.includes(controller));
+
+/** Calls back with how much a counter has grown. */
+function watchCount(places: readonly Place[], controller: string, file: string, key: string, grown: (count: number) => void): (() => void) | undefined {
+  const place = placeOf(places, controller);
+  const path = place && join(place.directory, file);
+  const fd = path === undefined ? -1 : native().openFile(path);
+  if (fd < 0) return undefined;
+  return watchGrowth(fd, true, (text) => flatKeyed(text)[key] ?? 0, grown);
+}
+
+function watchGrowth(fd: number, priority: boolean, count: (text: string) => number, grown: (count: number) => void): () => void {
+  let before = 0;
+  const watcher: NativeWatcher = new (native().Watcher)(fd, priority, (text) => {
+    if (text === undefined) return;
+    const now = count(text);
+    const more = now - before;
+    before = now;
+    if (more > 0) grown(more);
+  });
+  before = count(watcher.text() ?? '');
+  return () => watcher.close();
+}
+
+function watchKills(places: readonly Place[], emit: Emit): (() => void) | undefined {
+  const place = placeOf(places, 'memory');
+  if (!place) return undefined;
+  if (place.hierarchy.version === 'v2') return watchCount(places, 'memory', 'memory.events', 'oom_kill', (kills) => emit('oom', { kills }));
+  const path = join(place.directory, 'memory.oom_control');
+  const kills = (): number => flatKeyed(readOptional(path))['oom_kill'] ?? 0;
+  const file = checked(native().openFile(path), 'open', 'watch for the OOM killer');
+  const event = checked(native().eventFd(), 'eventfd2', 'watch for the OOM killer');
+  const control = native().openFile(join(place.directory, 'cgroup.event_control'), 1);
+  const registered = control < 0 ? control : native().writeText(control, `${event} ${file}`);
+  for (const fd of [control, file]) if (fd >= 0) native().close(fd);
+  if (registered < 0) {
+    native().close(event);
+    throw CgroupError.ofErrno('ERR_CLOISTER_CGROUP', registered, {
+      syscall: 'write',
+      path: join(place.directory, 'cgroup.event_control'),
+      step: 'watch for the OOM killer',
+    });
+  }
+  let before = kills();
+  // The removal of the group signals it, too: then there are no more kills than before.
+  const watcher: NativeWatcher = new (native().Watcher)(event, false, () => {
+    const now = kills();
+    const more = now - before;
+    before = Math.max(before, now);
+    if (more > 0) emit('oom', { kills: more });
+  });
+  return () => watcher.close();
+}
+
+/** v1 alone tells nobody that a group is empty, but a program of root's (release_agent). */
+function watchPopulation(places: readonly Place[], emit: Emit): (() => void) | undefined {
+  const v2 = places.find(({ hierarchy }) => hierarchy.version === 'v2');
+  const fd = v2 ? native().openFile(join(v2.directory, 'cgroup.events')) : -1;
+  if (fd < 0) return undefined;
+  let populated = false;
+  const look = (text: string | undefined): void => {
+    const now = text?.includes('populated 1') ?? false;
+    if (populated && !now) emit('empty');
+    populated = now;
+  };
+  const watcher: NativeWatcher = new (native().Watcher)(fd, true, look);
+  look(watcher.text());
+  return () => watcher.close();
+}

@@ -1,0 +1,10 @@
+import { removeAllOrphans } from '../cgroup/orphans.js';
+import type { ReapReport } from './types.js';
+
+/**
+ * Takes away what dead processes of this library left: their control groups, with what still runs in them. The next group that is made
+ * in the same place does the same, unasked. Needs the right to remove them; what is not ours to remove stays.
+ */
+export async function reap(): Promise<ReapReport> {
+  return { removed: await removeAllOrphans() };
+}

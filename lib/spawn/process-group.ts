@@ -1,0 +1,123 @@
+import { availableParallelism } from 'node:os';
+import { Cgroup } from '../cgroup/cgroup.js';
+import { killAll, removeTree } from '../cgroup/ending.js';
+import { type Limits, noLimits } from '../cgroup/limits.js';
+import { type Place, type Recipe, recipeFor } from '../cgroup/make.js';
+import { ownedName } from '../cgroup/owner-name.js';
+import type { CgroupStats } from '../cgroup/types.js';
+import { type CgroupError, IsolationError } from '../errors.js';
+import type { ResourceUsage } from './types.js';
+
+/** What its group says of a program that has ended. */
+export type GroupUsage = Partial<ResourceUsage>;
+
+/** The control group of one spawn: its own, made for its limits and removed at its end, or one that is borrowed. */
+export class ProcessGroup {
+  readonly cgroup: Cgroup;
+  /** Of a group of its own: the plan makes it. */
+  readonly recipe: Recipe | undefined;
+  readonly places: readonly Place[];
+  readonly #before: CgroupStats | undefined;
+  #usedUs = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  private constructor(cgroup: Cgroup, recipe: Recipe | undefined, before: CgroupStats | undefined) {
+    this.cgroup = cgroup;
+    this.recipe = recipe;
+    this.places = cgroup.places;
+    this.#before = before;
+  }
+
+  static async for(choice: Cgroup | Limits, detached: boolean): Promise<ProcessGroup> {
+    if (choice instanceof Cgroup) return new ProcessGroup(choice, undefined, await choice.stats());
+    const name = ownedName(detached);
+    const recipe = await recipeFor(name, choice ?? noLimits);
+    return new ProcessGroup(new Cgroup(name, recipe.places, recipe), recipe, undefined);
+  }
+
+  /** Calls back when the group has used as much processor time as that, since it was borrowed or made. */
+  limitTime(milliseconds: number, reached: () => void): void {
+    const look = async (): Promise<void> => {
+      const stats = await this.cgroup.stats().catch(() => undefined);
+      if (!stats || this.#timer === undefined) return;
+      const left = milliseconds - this.#countTime(stats) / 1000;
+      if (left <= 0) reached();
+      // It cannot be used up sooner than by all processors together; that many looks are needed, and no more.
+      else this.#timer = setTimeout(look, Math.max(1, left / availableParallelism())).unref();
+    };
+    this.#timer = setTimeout(look, milliseconds / availableParallelism()).unref();
+  }
+
+  #countTime({ cpu }: CgroupStats): number {
+    this.#usedUs = (cpu?.usageUs ?? 0) - (this.#before?.cpu?.usageUs ?? 0);
+    return this.#usedUs;
+  }
+
+  get usedMs(): number {
+    return this.#usedUs / 1000;
+  }
+
+  stopWatching(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+
+  /** The program has ended: what it has used, read before its own group, with whatever still runs in it, is removed. */
+  async finish(): Promise<GroupUsage> {
+    this.stopWatching();
+    try {
+      if (!this.recipe) return borrowed(this.#before as CgroupStats, await this.#count());
+      let stats = await this.#count();
+      if (stats.populated) {
+        await this.cgroup.kill();
+        stats = await this.#count();
+      }
+      await this.cgroup.delete();
+      return own(stats);
+    } catch (error) {
+      await this.discard();
+      // Somebody has removed the group meanwhile: there is nothing to tell of it any more.
+      if (error instanceof IsolationError) return {};
+      throw error;
+    }
+  }
+
+  async #count(): Promise<CgroupStats> {
+    const stats = await this.cgroup.stats();
+    this.#countTime(stats);
+    return stats;
+  }
+
+  /** After a start that failed: of its own group, what there is of it. */
+  async discard(): Promise<void> {
+    this.stopWatching();
+    if (!this.recipe) return;
+    this.cgroup.forget();
+    for (const { directory } of this.recipe.places) {
+      await killAll(directory).catch(() => {});
+      await removeTree(directory).catch((_: CgroupError) => {});
+    }
+  }
+}
+
+function own(stats: CgroupStats): GroupUsage {
+  const { cpu, memory, pids, io } = stats;
+  const sum = (key: 'readBytes' | 'writeBytes'): number => Object.values(io ?? {}).reduce((bytes, device) => bytes + device[key], 0);
+  return {
+    ...(cpu ? { cpuUserMs: cpu.userUs / 1000, cpuSystemMs: cpu.systemUs / 1000 } : {}),
+    ...(memory?.peakBytes === undefined ? {} : { memoryPeakBytes: memory.peakBytes, memoryPeakSource: 'cgroup' }),
+    ...(memory ? { oomKills: memory.events.oomKill } : {}),
+    ...(pids?.peak === undefined ? {} : { pidsPeak: pids.peak }),
+    ...(io ? { ioReadBytes: sum('readBytes'), ioWriteBytes: sum('writeBytes') } : {}),
+  };
+}
+
+/** Others are in it, too: only what cannot be had otherwise, as the change since it was borrowed. */
+function borrowed(before: CgroupStats, after: CgroupStats): GroupUsage {
+  const kills = after.memory && after.memory.events.oomKill - (before.memory?.events.oomKill ?? 0);
+  const peak = after.pids?.peak;
+  return {
+    ...(kills === undefined ? {} : { oomKills: kills }),
+    ...(peak === undefined ? {} : { pidsPeak: Math.max(0, peak - (before.pids?.peak ?? 0)) }),
+  };
+}
