@@ -21,7 +21,7 @@ export function watchEvent(event: Told, places: readonly Place[], emit: Emit): (
     case 'memory-high':
       return watchCount(places, 'memory', 'memory.events', 'high', (count) => emit('memory-high', { count }));
     case 'pids-max':
-      return watchCount(places, 'pids', 'pids.events', 'max', (count) => emit('pids-max', { count }));
+      return watchForks(places, emit);
     case 'empty':
       return watchPopulation(places, emit);
   }
@@ -36,6 +36,36 @@ function watchCount(places: readonly Place[], controller: string, file: string, 
   const fd = path === undefined ? -1 : native().openFile(path);
   if (fd < 0) return undefined;
   return watchGrowth(fd, true, (text) => flatKeyed(text)[key] ?? 0, grown);
+}
+
+/** Milliseconds between two looks at v1's count of refused forks. */
+const forksInterval = 100;
+
+/**
+ * From 6.11 on, pids_event() notifies v1 groups through events_local_file, but v1's only file is bound to events_file
+ * (pids_files_legacy in kernel/cgroup/pids.c): nobody is ever woken, so on v1 the count is looked at.
+ */
+function watchForks(places: readonly Place[], emit: Emit): (() => void) | undefined {
+  const grown = (count: number): void => emit('pids-max', { count });
+  const place = placeOf(places, 'pids');
+  if (place?.hierarchy.version !== 'v1') return watchCount(places, 'pids', 'pids.events', 'max', grown);
+  const path = join(place.directory, 'pids.events');
+  const countIn = (text: string | number | undefined): number => (typeof text === 'string' ? (flatKeyed(text)['max'] ?? 0) : 0);
+  let before = countIn(readOptional(path));
+  let timer: NodeJS.Timeout | undefined;
+  const look = async (): Promise<void> => {
+    const [text] = await native().readFiles([path]);
+    if (timer === undefined) return;
+    const more = countIn(text) - before;
+    before += Math.max(0, more);
+    timer = setTimeout(look, forksInterval).unref();
+    if (more > 0) grown(more);
+  };
+  timer = setTimeout(look, forksInterval).unref();
+  return () => {
+    clearTimeout(timer);
+    timer = undefined;
+  };
 }
 
 function watchGrowth(fd: number, priority: boolean, count: (text: string) => number, grown: (count: number) => void): () => void {
@@ -71,14 +101,22 @@ function watchKills(places: readonly Place[], emit: Emit): (() => void) | undefi
     });
   }
   let before = kills();
-  // The removal of the group signals it, too: then there are no more kills than before.
-  const watcher: NativeWatcher = new (native().Watcher)(event, false, () => {
-    const now = kills();
-    const more = now - before;
-    before = Math.max(before, now);
-    if (more > 0) emit('oom', { kills: more });
-  });
-  return () => watcher.close();
+  let timer: NodeJS.Timeout | undefined;
+  // It is told before the killer chooses its victim (memcg1_oom_prepare), and the removal of the group signals it as well, without a
+  // victim: so the count is looked at now, and, while it has not grown, after 1, 2, 4 … 512 ms.
+  const look = (wait: number): void => {
+    clearTimeout(timer);
+    const more = kills() - before;
+    if (more > 0) {
+      before += more;
+      emit('oom', { kills: more });
+    } else if (wait < 1000) timer = setTimeout(look, wait, wait * 2).unref();
+  };
+  const watcher: NativeWatcher = new (native().Watcher)(event, false, () => look(1));
+  return () => {
+    clearTimeout(timer);
+    watcher.close();
+  };
 }
 
 /** v1 alone tells nobody that a group is empty, but a program of root's (release_agent). */

@@ -31,12 +31,13 @@ export async function removeOrphans(parent: string): Promise<RemovedGroup[]> {
 
 /** In every hierarchy, below our own group and those above it. */
 export async function removeAllOrphans(): Promise<RemovedGroup[]> {
-  const removed: RemovedGroup[] = [];
+  // A group has the same name in each hierarchy that it is in.
+  const removed = new Map<string, RemovedGroup>();
   for (const { home, mountpoint } of hierarchies().all) {
     for (let directory = home; ; directory = join(directory, '..')) {
-      removed.push(...(await removeOrphans(directory)));
+      for (const group of await removeOrphans(directory)) removed.set(group.name, group);
       if (directory === mountpoint || directory === '/') break;
     }
   }
-  return removed;
+  return [...removed.values()];
 }

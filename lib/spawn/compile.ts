@@ -18,7 +18,7 @@ import { overlay, tmpfsUpper } from '../rootfs/overlay.js';
 import type { RootUse } from '../rootfs/overlay-rootfs.js';
 import { defaultRoot, defaultUpperSize, type Ready } from '../rootfs/ready.js';
 import { attachRoot, makePrivate, makeReadonly, pivot, type RootMount } from '../rootfs/root-mount.js';
-import { type Ids, idTexts, rootOutside } from '../security/id-map.js';
+import { type Ids, idTexts, outside, rootOutside } from '../security/id-map.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
 import { joinNamespaces, ownerOf } from './join.js';
 import type { MountSetting } from './mount-settings.js';
@@ -91,7 +91,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   }
   plan.reportSlot = plan.slot('report pipe');
 
-  const enterCgroup = context.group && prepareGroup(plan, settings, context.group, context.ids);
+  const enterCgroup = context.group && prepareGroup(plan, settings, context, context.group);
   plan.in('join');
   const proc = joinNamespaces(plan, settings, owner, borrow, who.privileged && kinds.user !== 'host' && namespaces.mount === 'new');
   const ownsMounts = namespaces.mount === 'new';
@@ -139,6 +139,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
         bindUserns: context.bindUserns,
         uses: context.overlayUses,
         borrow,
+        group: context.group?.places ?? [],
         hostPid: namespaces.pid === 'host',
         newNet: namespaces.net === 'new',
       })
@@ -207,12 +208,15 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
 }
 
 /** Makes the group, if it is the spawn's own, before the clone; returns the child's part of entering it. */
-function prepareGroup(plan: PlanBuilder, settings: Settings, { cgroup, recipe }: ProcessGroup, ids: Ids | undefined): () => void {
+function prepareGroup(plan: PlanBuilder, settings: Settings, { ids, user }: Context, { cgroup, recipe }: ProcessGroup): () => void {
   plan.in('parent');
   const { places } = cgroup;
   if (recipe) addGroup(plan, recipe);
-  // Whoever mounts it inside is to make groups of its own there.
-  if (recipe && ids?.writer === 'parent' && settings.mounts.some(({ type }) => type === 'cgroup')) delegateGroup(plan, places, rootOutside(ids.map));
+  // Who has it mounted inside is to make groups of its own there.
+  if (recipe && ids?.writer === 'parent' && settings.mounts.some(({ type }) => type === 'cgroup')) {
+    const owner = rootOutside(ids.map);
+    delegateGroup(plan, places, { uid: outside(ids.map.uids, user.uid) ?? owner.uid, gid: outside(ids.map.gids, user.gid) ?? owner.gid });
+  }
   const enter = enterGroup(plan, places);
   return () => {
     enter();

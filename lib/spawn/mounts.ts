@@ -1,4 +1,6 @@
 import { statSync } from 'node:fs';
+import { basename } from 'node:path';
+import type { Place } from '../cgroup/make.js';
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { cwd, type Section, type Slot } from '../plan/steps.js';
@@ -22,6 +24,8 @@ export interface MountContext {
   readonly uses: readonly RootUse[];
   readonly borrow: (name: string, fd: number) => Slot;
   /** Whose /proc and /sys they would be. */
+  /** The sandbox's group, in each hierarchy. */
+  readonly group: readonly Place[];
   readonly hostPid: boolean;
   readonly newNet: boolean;
 }
@@ -70,12 +74,16 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
       return (root) => mountSys(plan, root, mount.target, context.newNet ? 'new' : 'host');
     case 'devpts':
     case 'mqueue':
-    case 'cgroup':
       return (root) => {
         label();
         const attributes = k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC | (mount.type === 'devpts' ? 0 : k.MOUNT_ATTR_NODEV);
         const options: Record<string, string> = mount.type === 'devpts' ? { ptmxmode: '0666', mode: '0620' } : {};
-        place(root, newFilesystem(plan, mount.type === 'cgroup' ? 'cgroup2' : mount.type, options, attributes), 'directory');
+        place(root, newFilesystem(plan, mount.type, options, attributes), 'directory');
+      };
+    case 'cgroup':
+      return (root) => {
+        label();
+        for (const { slot, below } of groupFilesystems(plan, context.group)) place(root, slot(label), 'directory', `${mount.target}${below}`);
       };
     case 'file':
       return (root) => {
@@ -141,6 +149,27 @@ function bind(plan: PlanBuilder, mount: MountSetting & { type: 'bind' }, { usern
     });
   }
   return copy;
+}
+
+/**
+ * What the sandbox sees of its group: cgroup2, or where its group has hierarchies of v1, all of them in the layout that hosts have,
+ * a directory each. They show its cgroup namespace, so they are mounted by who is in it.
+ */
+function groupFilesystems(plan: PlanBuilder, places: readonly Place[]): { below: string; slot: (label: () => void) => Slot }[] {
+  const attributes = k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC | k.MOUNT_ATTR_NODEV;
+  const filesystem = (type: string, options: Record<string, string | true>) => (label: () => void) => {
+    label();
+    return newFilesystem(plan, type, options, attributes);
+  };
+  const v1 = places.filter(({ hierarchy }) => hierarchy.version === 'v1');
+  if (v1.length === 0) return [{ below: '', slot: filesystem('cgroup2', {}) }];
+  return [
+    { below: '', slot: filesystem('tmpfs', { mode: '0755', size: '64K' }) },
+    ...places.map(({ hierarchy: { version, mountpoint, controllers } }) => ({
+      below: `/${basename(mountpoint)}`,
+      slot: version === 'v2' ? filesystem('cgroup2', {}) : filesystem('cgroup', Object.fromEntries(controllers.map((name) => [name, true as const]))),
+    })),
+  ];
 }
 
 function isFile(path: string): boolean {
