@@ -33,13 +33,13 @@ export interface Recipe {
 export async function recipeFor(name: string, limits: Limits): Promise<Recipe> {
   const wanted = new Map<Hierarchy, string[]>();
   const among = hierarchies();
-  if (among.v2) wanted.set(among.v2, []);
   // v1 alone: the freezer is how it is killed, cpuacct has its processor time.
-  else for (const name of ['freezer', 'cpuacct']) for (const hierarchy of among.all) if (hierarchy.controllers.includes(name)) wanted.set(hierarchy, [name]);
+  if (!among.v2) for (const name of ['freezer', 'cpuacct']) for (const hierarchy of among.all) if (hierarchy.controllers.includes(name)) wanted.set(hierarchy, [name]);
   for (const { controller } of limits.entries) {
     const hierarchy = hierarchyOf(controller, among);
     wanted.set(hierarchy, [...(wanted.get(hierarchy) ?? []), ...namesOf(controller, hierarchy)]);
   }
+  if (among.v2 && !wanted.has(among.v2)) wanted.set(among.v2, []);
   const places: Place[] = [];
   for (const [hierarchy, names] of wanted) places.push({ hierarchy, directory: join(await parentIn(hierarchy, names), name), controllers: names });
   return { places, limits, program: loadProgram(places, limits) };
