@@ -34,7 +34,8 @@ export async function recipeFor(name: string, limits: Limits): Promise<Recipe> {
   const wanted = new Map<Hierarchy, string[]>();
   const among = hierarchies();
   // v1 alone: the freezer is how it is killed, cpuacct has its processor time.
-  if (!among.v2) for (const name of ['freezer', 'cpuacct']) for (const hierarchy of among.all) if (hierarchy.controllers.includes(name)) wanted.set(hierarchy, [name]);
+  if (!among.v2)
+    for (const name of ['freezer', 'cpuacct']) for (const hierarchy of among.all) if (hierarchy.controllers.includes(name)) wanted.set(hierarchy, [name]);
   for (const { controller } of limits.entries) {
     const hierarchy = hierarchyOf(controller, among);
     wanted.set(hierarchy, [...(wanted.get(hierarchy) ?? []), ...namesOf(controller, hierarchy)]);

@@ -1,9 +1,10 @@
-// Runs what the documents show: every block that is marked ```js run.
+// Runs what the documents show: every block that is marked ```js run, with `needs ability` where not every machine can.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { repository } from '../helpers/fixtures.js';
 import { inChild } from '../helpers/harness.js';
+import { type Ability, testNeeding } from '../helpers/lane.js';
 
 const documents = [
   'README.md',
@@ -13,8 +14,9 @@ const documents = [
 ];
 const blocks = documents.flatMap((document) => {
   const text = readFileSync(join(repository, document), 'utf8');
-  return [...text.matchAll(/^```js run\n(.*?)^```$/gms)].map((match) => ({
-    code: match[1] as string,
+  return [...text.matchAll(/^```js run(?: needs (\S+))?\n(.*?)^```$/gms)].map((match) => ({
+    needs: match[1] === undefined ? [] : [match[1] as Ability],
+    code: match[2] as string,
     where: `${document}:${text.slice(0, match.index).split('\n').length}`,
   }));
 });
@@ -22,8 +24,8 @@ const blocks = documents.flatMap((document) => {
 describe('what the documents show', () => {
   test.runIf(blocks.length === 0)('is nothing that could be run: no block is marked ```js run', () => {});
 
-  for (const { code, where } of blocks) {
-    test(where, async () => {
+  for (const { code, needs, where } of blocks) {
+    testNeeding(needs)(where, async () => {
       const { exitCode, signal, stderr } = await inChild(code);
       expect({ exitCode, signal, stderr }).toEqual({ exitCode: 0, signal: null, stderr: '' });
     });
