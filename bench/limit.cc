@@ -83,6 +83,7 @@ namespace {
 #endif
 constexpr uint64_t kPidfdFlag = 0x1000;          // CLONE_PIDFD
 constexpr uint64_t kClearSighand = 0x100000000;  // CLONE_CLEAR_SIGHAND
+constexpr uint64_t kIntoCgroup = 0x200000000;    // CLONE_INTO_CGROUP
 
 uint8_t* plan;
 const PlanHeader* header;
@@ -144,6 +145,14 @@ void* writer(void*) {
   for (;;) raw_syscall(SYS_exit_group, 127);
 }
 
+// The directories that the plan has made by their whole path are its control groups.
+void remove_groups() {
+  const Step* steps = plan_steps(plan);
+  for (uint32_t i = 0; i < header->parent_end; i++)
+    if (steps[i].kind == static_cast<uint16_t>(StepKind::mkdirat) && steps[i].args[0] == AT_FDCWD)
+      (void)rmdir(reinterpret_cast<const char*>(plan + steps[i].args[1]));
+}
+
 void run_once() {
   memset(static_cast<void*>(&shared), 0, offsetof(Shared, slots));
   memcpy(shared.slots, given, sizeof(given));
@@ -167,6 +176,10 @@ void run_once() {
   args.stack = reinterpret_cast<uint64_t>(stack);
   args.stack_size = sizeof(stack);
   args.exit_signal = SIGCHLD;
+  if (header->cgroup_slot >= 0) {
+    args.flags |= kIntoCgroup;
+    args.cgroup = static_cast<uint64_t>(shared.slots[header->cgroup_slot]);
+  }
   const long pid = clone3_call(&args, child_entry, &start);
   at_.cloned = ticks();
   if (pid < 0) die("clone3", static_cast<int>(-pid));
@@ -176,6 +189,7 @@ void run_once() {
     die("waitid", errno);
   at_.ended = ticks();
   close(shared.pidfd);
+  remove_groups();
   for (uint32_t i = 0; i < header->slot_count; i++)
     if (shared.slots[i] >= 0 && given[i] < 0) close(shared.slots[i]);
   at_.done = ticks();

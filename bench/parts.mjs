@@ -10,6 +10,7 @@ const without = {
   'uts namespace': { namespaces: { uts: 'host' } },
   'cgroup namespace': { namespaces: { cgroup: 'host' } },
   'id map of a range': { idMap: 'self' },
+  'cgroup with three limits': { cgroup: undefined },
   'masked paths': { maskedPaths: [] },
   'read-only paths': { readonlyPaths: [] },
   'mount namespace and all in it': { namespaces: { mount: 'host' } },

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { runIsolated } from 'cloister';
 import { bench, build, compileAll, program, results } from './build.mjs';
+import { counters } from './cgroup.mjs';
 import { chart } from './chart.mjs';
 import { contest, full } from './contest.mjs';
 import { partsByOption, partsByStep } from './parts.mjs';
@@ -16,7 +17,7 @@ import { Report } from './report.mjs';
 import { countByStrace, countPlan } from './syscalls.mjs';
 
 const { values: flags } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, rows: { type: 'string', default: '1,2,3,4,13,parts' }, gib: { type: 'string', default: '0,1,4' } },
+  options: { quick: { type: 'boolean', default: false }, rows: { type: 'string', default: '1,2,3,4,11,13,parts' }, gib: { type: 'string', default: '0,1,4' } },
 });
 const rows = new Set(flags.rows.split(','));
 const wants = (...names) => names.some((name) => rows.has(name));
@@ -52,16 +53,15 @@ const report = new Report({
   commit: commit(),
 });
 const say = (text) => process.stderr.write(`bench: ${text} …\n`);
-const options = await optionsToSee();
+const options = await withLimits(await optionsToSee());
 
 if (wants('1', '3')) await heaps();
 if (wants('2', '4')) await limitAndPeers();
+if (wants('11')) await counters(report);
 if (wants('13')) await systemCalls();
 if (wants('parts')) await parts();
 
-for (const feature of ['seccomp', 'cgroup limits']) {
-  if (await lacks(feature)) report.note(`"full" is without ${feature}: this version of the library does not have it yet`);
-}
+if (await lacksSeccomp()) report.note('"full" is without seccomp: this version of the library does not have it yet');
 process.stdout.write(report.table());
 writeFileSync(join(results, 'latest.json'), `${JSON.stringify(report.json(), null, 2)}\n`);
 writeFileSync(join(results, 'latest.svg'), chart(report.json()));
@@ -168,10 +168,21 @@ async function parts() {
   report.parts(await partsByOption(program, options, Math.ceil(rounds / 2)), await partsByStep(program, options, flags.quick ? 100 : 1000));
 }
 
-async function lacks(feature) {
-  const asked = feature === 'seccomp' ? { seccomp: 'default' } : { cgroup: { pids: 100 } };
+/** The usual three, where groups can be made. */
+async function withLimits(options) {
+  const limited = { ...options, cgroup: { memory: '64M', cpu: 1, pids: 64 } };
   try {
-    await runIsolated(program, [], { ...options, ...asked });
+    await runIsolated(program, [], limited);
+    return limited;
+  } catch (error) {
+    report.note(`"full" is without cgroup limits: ${error.message.split('\n')[0]}`);
+    return options;
+  }
+}
+
+async function lacksSeccomp() {
+  try {
+    await runIsolated(program, [], { ...options, seccomp: 'default' });
     return false;
   } catch (error) {
     return error.name === 'TypeError';

@@ -124,9 +124,11 @@ export function enterGroup(plan: PlanBuilder, places: readonly Place[]): () => v
       plan.cgroupSlot = openGroup(plan, directory);
       plan.cgroupPath = directory;
     } else {
-      const path = join(directory, 'cgroup.procs');
+      // Not cgroup.procs, though the child has one thread only: whoever moves a thread group takes cgroup_threadgroup_rwsem for writing,
+      // which costs an RCU grace period, 10 ms on a quiet machine; a thread that moves itself does not (cgroup_procs_write_start).
+      const path = join(directory, 'tasks');
       plan.label('enter the control group', path);
-      entrances.push({ slot: plan.open('cgroup.procs', 'openat', [cwd, path, k.O_WRONLY | k.O_CLOEXEC, 0]), path });
+      entrances.push({ slot: plan.open('tasks', 'openat', [cwd, path, k.O_WRONLY | k.O_CLOEXEC, 0]), path });
     }
   }
   return () => {

@@ -4,6 +4,7 @@ import { killAll, removeTree } from '../cgroup/ending.js';
 import { type Limits, noLimits } from '../cgroup/limits.js';
 import { type Place, type Recipe, recipeFor } from '../cgroup/make.js';
 import { ownedName } from '../cgroup/owner-name.js';
+import { type LastCounts, lastCounts } from '../cgroup/stats.js';
 import type { CgroupStats } from '../cgroup/types.js';
 import { type CgroupError, IsolationError } from '../errors.js';
 import type { ResourceUsage } from './types.js';
@@ -48,7 +49,7 @@ export class ProcessGroup {
     this.#timer = setTimeout(look, milliseconds / availableParallelism()).unref();
   }
 
-  #countTime({ cpu }: CgroupStats): number {
+  #countTime({ cpu }: { readonly cpu?: CgroupStats['cpu'] | undefined }): number {
     this.#usedUs = (cpu?.usageUs ?? 0) - (this.#before?.cpu?.usageUs ?? 0);
     return this.#usedUs;
   }
@@ -66,26 +67,26 @@ export class ProcessGroup {
   async finish(): Promise<GroupUsage> {
     this.stopWatching();
     try {
-      if (!this.recipe) return borrowed(this.#before as CgroupStats, await this.#count());
-      let stats = await this.#count();
-      if (stats.populated) {
-        await this.cgroup.kill();
-        stats = await this.#count();
+      if (!this.recipe) {
+        const stats = await this.cgroup.stats();
+        this.#countTime(stats);
+        return borrowed(this.#before as CgroupStats, stats);
       }
-      await this.cgroup.delete();
-      return own(stats);
+      let counts = await lastCounts(this.places);
+      if (counts.populated) {
+        await this.cgroup.kill();
+        counts = await lastCounts(this.places);
+      }
+      this.#countTime(counts);
+      this.cgroup.forget();
+      await Promise.all(this.places.map(({ directory }) => removeTree(directory)));
+      return own(counts);
     } catch (error) {
       await this.discard();
       // Somebody has removed the group meanwhile: there is nothing to tell of it any more.
       if (error instanceof IsolationError) return {};
       throw error;
     }
-  }
-
-  async #count(): Promise<CgroupStats> {
-    const stats = await this.cgroup.stats();
-    this.#countTime(stats);
-    return stats;
   }
 
   /** After a start that failed: of its own group, what there is of it. */
@@ -100,14 +101,13 @@ export class ProcessGroup {
   }
 }
 
-function own(stats: CgroupStats): GroupUsage {
-  const { cpu, memory, pids, io } = stats;
+function own({ cpu, io, memoryPeak, oomKills, pidsPeak }: LastCounts): GroupUsage {
   const sum = (key: 'readBytes' | 'writeBytes'): number => Object.values(io ?? {}).reduce((bytes, device) => bytes + device[key], 0);
   return {
     ...(cpu ? { cpuUserMs: cpu.userUs / 1000, cpuSystemMs: cpu.systemUs / 1000 } : {}),
-    ...(memory?.peakBytes === undefined ? {} : { memoryPeakBytes: memory.peakBytes, memoryPeakSource: 'cgroup' }),
-    ...(memory ? { oomKills: memory.events.oomKill } : {}),
-    ...(pids?.peak === undefined ? {} : { pidsPeak: pids.peak }),
+    ...(memoryPeak === undefined ? {} : { memoryPeakBytes: memoryPeak, memoryPeakSource: 'cgroup' }),
+    ...(oomKills === undefined ? {} : { oomKills }),
+    ...(pidsPeak === undefined ? {} : { pidsPeak }),
     ...(io ? { ioReadBytes: sum('readBytes'), ioWriteBytes: sum('writeBytes') } : {}),
   };
 }
