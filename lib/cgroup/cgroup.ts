@@ -217,8 +217,6 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
     await this.#acquire(checked);
     const plan = new PlanBuilder().in('parent');
     for (const { hierarchy, directory } of this.#places) {
-      // v1 remembers rules, and adds to them.
-      if (checked.devices && hierarchy.version === 'v1' && devicesAreHere(hierarchy)) addWrites(plan, directory, [{ file: 'devices.allow', text: 'a' }]);
       addWrites(plan, directory, writesIn(hierarchy, checked, readerOf(directory)));
     }
     await runPlan(plan);
@@ -394,7 +392,7 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
 
   #placeOf(controller: AnyController): Place | undefined {
     return this.#places.find(({ hierarchy, controllers: names }) => {
-      if (controller.key === 'devices' && hierarchy.version === 'v2') return devicesAreHere(hierarchy);
+      if (controller.key === 'devices') return devicesAreHere(hierarchy);
       const name = nameIn(controller, hierarchy);
       return name !== undefined && names.includes(name);
     });

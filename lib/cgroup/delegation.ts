@@ -183,7 +183,7 @@ export function support(among: Hierarchies = hierarchies()): CgroupSupport {
   }
   // A BPF program: every group of v2 can have one.
   const v2 = ways.find(({ hierarchy }) => hierarchy.version === 'v2');
-  if (v2) found['devices'] ??= { hierarchy: 'v2', mountpoint: v2.hierarchy.mountpoint, writable: !('why' in v2.way) };
+  if (v2) found['devices'] = { hierarchy: 'v2', mountpoint: v2.hierarchy.mountpoint, writable: !('why' in v2.way) };
   const main = ways.find(({ hierarchy }) => hierarchy.controllers.includes('memory')) ?? v2 ?? ways[0];
   const base = { mode: among.mode, controllers: found };
   if (!main) return { ...base, why: 'no control group hierarchy is mounted here', hint: 'mount -t cgroup2 none /sys/fs/cgroup (as root).' };

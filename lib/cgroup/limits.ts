@@ -44,11 +44,11 @@ export function checkLimits(value: unknown, option: string): Limits {
 /** The name of a controller in this version. */
 export const nameIn = (controller: AnyController, { version }: Hierarchy): string | undefined => controller[version];
 
-/** Where a controller is, or why it is nowhere. Devices on v2 are decided by a program, so any group there will do. */
+/** Where a controller is, or why it is nowhere. Devices are decided by a program wherever v2 is: v1 cannot say all that rules can. */
 export function hierarchyOf(controller: AnyController, among: Hierarchies = hierarchies()): Hierarchy {
+  if (controller === devices && among.v2) return among.v2;
   const found = controller.v1 === undefined ? undefined : among.all.find((h) => h.version === 'v1' && h.controllers.includes(controller.v1 as string));
   if (found) return found;
-  if (controller === devices && among.v2) return among.v2;
   if (controller.v2 !== undefined && among.v2?.controllers.includes(controller.v2)) return among.v2;
   throw new CgroupError('ERR_CLOISTER_CGROUP_UNSUPPORTED', missingController(controller, among), {
     step: `limit ${controller.key as string}`,

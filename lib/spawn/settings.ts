@@ -199,7 +199,12 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
 function cgroupOf({ cgroup, cpuTimeLimit }: SpawnOptions): Cgroup | Limits | undefined {
   if (cgroup instanceof Cgroup) return cgroup;
   if (cgroup === null || (cgroup !== undefined && typeof cgroup !== 'object')) throw optionError('cgroup', 'limits, or a Cgroup', cgroup);
-  if (cgroup !== undefined) return checkLimits(cgroup, 'cgroup');
+  if (cgroup !== undefined) {
+    const limits = checkLimits(cgroup, 'cgroup');
+    // v1 would let the program in all the same, v2 refuse the clone.
+    if (cgroup.pids === 0) throw optionError('cgroup.pids', 'at least 1: the program itself is a process', 0);
+    return limits;
+  }
   // Processor time is counted by a group: rusage has only what has been waited for.
   return cpuTimeLimit === undefined ? undefined : noLimits;
 }

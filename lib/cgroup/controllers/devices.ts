@@ -1,7 +1,7 @@
 import { optionError } from '../../errors.js';
 import * as check from '../../spawn/validate.js';
 import type { DeviceRule } from '../types.js';
-import type { Controller } from './controller.js';
+import { type Controller, cannotExpress } from './controller.js';
 
 /** A rule with all its fields; undefined numbers are any. */
 export interface Rule {
@@ -12,7 +12,7 @@ export interface Rule {
   readonly access: string;
 }
 
-/** cgroup-v1/devices.rst. v2 has no files for it: there a BPF program decides (device-program.ts). The last rule that fits wins. */
+/** cgroup-v1/devices.rst. v2 has no files for it: there, also beside v1, a BPF program decides (device-program.ts). The last rule that fits wins. */
 export const devices: Controller<'devices', readonly Rule[]> = {
   key: 'devices',
   v1: 'devices',
@@ -20,12 +20,26 @@ export const devices: Controller<'devices', readonly Rule[]> = {
 
   check: (value, option) => check.list(value, option, ruleOf),
 
-  // 'a' alone is the default of the group, and forgets all rules before it.
-  writes: (rules) =>
-    rules.map((rule) => ({
-      file: rule.allow ? 'devices.allow' : 'devices.deny',
-      text: isAll(rule) ? 'a' : `${rule.type} ${rule.major ?? '*'}:${rule.minor ?? '*'} ${rule.access}`,
-    })),
+  // 'a' alone is the default of the group, and forgets all rules before it; a group of v1 remembers exceptions from that, no others.
+  writes: (rules) => {
+    const forAll = rules.map(isAll).lastIndexOf(true);
+    const byDefault = forAll < 0 ? true : (rules[forAll] as Rule).allow;
+    const exceptions: Rule[] = [];
+    for (const rule of rules.slice(forAll + 1)) {
+      if (rule.allow !== byDefault) exceptions.push(rule);
+      else if (exceptions.some((other) => overlap(rule, other))) {
+        // dev_exception_rm takes away what matches exactly, and passes over all else in silence.
+        throw cannotExpress('a device rule that takes back a part of one before it', 'v1', 'it has a default and exceptions from it; v2 can say it');
+      }
+    }
+    return [
+      { file: byDefault ? 'devices.allow' : 'devices.deny', text: 'a' },
+      ...exceptions.map((rule) => ({
+        file: rule.allow ? 'devices.allow' : 'devices.deny',
+        text: `${rule.type} ${rule.major ?? '*'}:${rule.minor ?? '*'} ${rule.access}`,
+      })),
+    ];
+  },
 
   limits: (_version, read) =>
     (read('devices.list') ?? '')
@@ -45,6 +59,11 @@ export const devices: Controller<'devices', readonly Rule[]> = {
 };
 
 export const isAll = ({ type, major, minor, access }: Rule): boolean => type === 'a' && major === undefined && minor === undefined && access === 'rwm';
+
+function overlap(a: Rule, b: Rule): boolean {
+  const same = (one: number | undefined, other: number | undefined): boolean => one === undefined || other === undefined || one === other;
+  return a.type === b.type && same(a.major, b.major) && same(a.minor, b.minor) && [...a.access].some((letter) => b.access.includes(letter));
+}
 
 function ruleOf(value: unknown, option: string): Rule {
   const given = check.record(value, option);
