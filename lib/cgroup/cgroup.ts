@@ -76,9 +76,11 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
         hint: `Groups are directories below ${all.map(({ mountpoint }) => mountpoint).join(', ') || '/sys/fs/cgroup, where nothing is mounted'}.`,
       });
     }
-    const name = relative(home.mountpoint, path);
+    // Below our own group, which can be elsewhere in each hierarchy, or else from the top.
+    const isOurs = path.startsWith(`${home.home}/`);
+    const name = relative(isOurs ? home.home : home.mountpoint, path);
     const places = all.flatMap((hierarchy): Place[] => {
-      const directory = join(hierarchy.mountpoint, name);
+      const directory = hierarchy === home ? path : join(isOurs ? hierarchy.home : hierarchy.mountpoint, name);
       return existsSync(join(directory, 'cgroup.procs')) ? [{ hierarchy, directory, controllers: controllersIn(hierarchy, directory) }] : [];
     });
     return new Cgroup(name, places);
@@ -313,7 +315,12 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
     const v2 = this.#v2;
     if (v2) {
       await this.#put('freeze', join(v2.directory, 'cgroup.freeze'), '1');
-      await untilFile(join(v2.directory, 'cgroup.events'), (text) => text.includes('frozen 1'));
+      try {
+        await untilFile(join(v2.directory, 'cgroup.events'), (text) => text.includes('frozen 1'));
+      } catch (error) {
+        await this.thaw();
+        throw error;
+      }
       return;
     }
     const freezer = this.#freezer();

@@ -1,17 +1,21 @@
 import { readFileSync, statSync } from 'node:fs';
+import { threadId } from 'node:worker_threads';
 
 // The name of a group tells who made it: a process that was killed leaves its groups behind, and whoever comes next can see from
 // the name alone that nobody needs them any more.
 
-/** cloister-<pid namespace>-<pid>-<start time>-<count>. A detached sandbox outlives its host: its group goes when it is empty. */
-const form = /^cloister(-detached)?-([0-9a-z]+)-(\d+)-([0-9a-z]+)-[0-9a-z]+$/;
+/**
+ * cloister-<pid namespace>-<pid>-<start time>-<thread>.<count>: each worker has a module, and a count, of its own. A detached sandbox
+ * outlives its host: its group goes when it is empty.
+ */
+const form = /^cloister(-detached)?-([0-9a-z]+)-(\d+)-([0-9a-z]+)-\d+\.[0-9a-z]+$/;
 
 let prefix: string | undefined;
 let count = 0;
 
 export function ownedName(detached = false): string {
-  prefix ??= `${pidNamespace()}-${process.pid}-${startTime(process.pid)}`;
-  return `cloister${detached ? '-detached' : ''}-${prefix}-${(count++).toString(36)}`;
+  prefix ??= `${pidNamespace()}-${process.pid}-${startTime(process.pid)}-${threadId}`;
+  return `cloister${detached ? '-detached' : ''}-${prefix}.${(count++).toString(36)}`;
 }
 
 /** Numbers of pids mean something only in one pid namespace. */
