@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 import { existsSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { CgroupError, IsolationError, optionError } from '../errors.js';
 import { native } from '../native.js';
@@ -13,7 +13,7 @@ import { killAll, removeTree, untilEmpty, untilFile, untilFrozenV1 } from './end
 import { watchEvent } from './events.js';
 import { type Hierarchy, hierarchies, words } from './hierarchies.js';
 import { type AnyController, checkLimits, controllers, hierarchyOf, type Limits, nameIn, noLimits, writesIn } from './limits.js';
-import { addGroup, addWrites, devicesAreHere, loadProgram, namesOf, type Place, type Recipe, readerOf } from './make.js';
+import { addGroup, addWrites, devicesAreHere, loadProgram, namesOf, type Place, placeBelow, type Recipe, readerOf } from './make.js';
 import { ownedName } from './owner-name.js';
 import { triggerOf, watchPressure } from './pressure.js';
 import { StatFiles } from './stats.js';
@@ -81,7 +81,7 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
     const name = relative(isOurs ? home.home : home.mountpoint, path);
     const places = all.flatMap((hierarchy): Place[] => {
       const directory = hierarchy === home ? path : join(isOurs ? hierarchy.home : hierarchy.mountpoint, name);
-      return existsSync(join(directory, 'cgroup.procs')) ? [{ hierarchy, directory, controllers: controllersIn(hierarchy, directory) }] : [];
+      return existsSync(join(directory, 'cgroup.procs')) ? [{ hierarchy, directory, controllers: controllersIn(hierarchy, directory), above: [] }] : [];
     });
     return new Cgroup(name, places);
   }
@@ -97,10 +97,16 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
     try {
       const plan = new PlanBuilder().in('parent');
       addGroup(plan, recipe);
+      for (const { above } of places) for (const directory of above) if (!existsSync(directory)) between.add(directory);
       await runPlan(plan);
     } catch (error) {
       // Not if somebody else's is there.
-      if ((error as IsolationError).errnoName !== 'EEXIST') for (const { directory } of places) await removeTree(directory).catch(() => {});
+      if ((error as IsolationError).errnoName !== 'EEXIST')
+        for (const { directory, above } of places)
+          await removeTree(directory).then(
+            () => removeEmpty(above),
+            () => {},
+          );
       if (recipe.program >= 0) native().close(recipe.program);
       forgetParents();
       throw error;
@@ -122,11 +128,8 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
         const off = names.filter((each) => !enabledBelow(directory).includes(each));
         if (off.length > 0) await this.#enable(directory, off, limits, hierarchy);
       }
-      places.push({
-        hierarchy,
-        directory: join(directory, name),
-        controllers: hierarchy.version === 'v2' ? enabledBelow(directory).filter((each) => names.includes(each)) : names,
-      });
+      const has = hierarchy.version === 'v2' ? enabledBelow(directory).filter((each) => names.includes(each)) : names;
+      places.push(placeBelow(hierarchy, directory, name, has));
     }
     for (const { controller } of limits.entries) {
       const hierarchy = hierarchyOf(controller);
@@ -240,7 +243,7 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
         });
       }
       if (!additions.some((place) => place.hierarchy === hierarchy)) {
-        additions.push({ hierarchy, directory: join(await parentIn(hierarchy, []), this.name), controllers: controllersIn(hierarchy, '') });
+        additions.push(placeBelow(hierarchy, await parentIn(hierarchy, []), this.name, controllersIn(hierarchy, '')));
       }
     }
     const plan = new PlanBuilder().in('parent');
@@ -360,7 +363,10 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
   async delete(): Promise<void> {
     if (this.#deleted) return;
     await untilEmpty(this.#main.directory);
-    for (const { directory } of this.#places) await removeTree(directory);
+    for (const { directory, above } of this.#places) {
+      await removeTree(directory);
+      await removeEmpty(above);
+    }
     this.forget();
   }
 
@@ -421,6 +427,22 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
   }
 }
 
+/** Groups that this thread has made only because the name of another one has them in it. */
+const between = new Set<string>();
+
+/** They go with the last group below them. */
+async function removeEmpty(above: readonly string[]): Promise<void> {
+  for (const directory of [...above].reverse()) {
+    if (!between.has(directory)) continue;
+    const left = await rmdir(directory).then(
+      () => undefined,
+      (error: NodeJS.ErrnoException) => error.code,
+    );
+    if (left === 'EBUSY') return;
+    between.delete(directory);
+  }
+}
+
 /** A group that is made for itself has all that is to be had, whatever it is limited by now: `stats` and `update` want it. */
 async function placesFor(name: string, limits: Limits): Promise<Place[]> {
   const among = hierarchies();
@@ -431,7 +453,7 @@ async function placesFor(name: string, limits: Limits): Promise<Place[]> {
     const isOurs = hierarchy.version === 'v2' || needed.length > 0 || hierarchy.controllers.some((each) => useful.has(each));
     if (!isOurs) continue;
     const names = [...new Set([...needed, ...obtainable(hierarchy)])];
-    places.push({ hierarchy, directory: join(await parentIn(hierarchy, hierarchy.version === 'v2' ? names : []), name), controllers: names });
+    places.push(placeBelow(hierarchy, await parentIn(hierarchy, hierarchy.version === 'v2' ? names : []), name, names));
   }
   if (places.length === 0) hierarchyOf(controllers[0] as AnyController, among);
   return places;

@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { CgroupError } from '../errors.js';
 import { cgroupAdvice } from '../host/cgroup-hints.js';
 import { checked, native } from '../native.js';
@@ -19,6 +19,8 @@ export interface Place {
   readonly directory: string;
   /** Controllers that it has there. */
   readonly controllers: readonly string[];
+  /** Groups between it and where groups are made, the topmost first. */
+  readonly above: readonly string[];
 }
 
 /** A group that does not exist yet. */
@@ -42,7 +44,7 @@ export async function recipeFor(name: string, limits: Limits): Promise<Recipe> {
   }
   if (among.v2 && !wanted.has(among.v2)) wanted.set(among.v2, []);
   const places: Place[] = [];
-  for (const [hierarchy, names] of wanted) places.push({ hierarchy, directory: join(await parentIn(hierarchy, names), name), controllers: names });
+  for (const [hierarchy, names] of wanted) places.push(placeBelow(hierarchy, await parentIn(hierarchy, names), name, names));
   return { places, limits, program: loadProgram(places, limits) };
 }
 
@@ -62,13 +64,13 @@ export const namesOf = (controller: AnyController, hierarchy: Hierarchy): string
 
 /** All that it takes in the current section of the plan: directories, limits, and the device program. */
 export function addGroup(plan: PlanBuilder, { places, limits, program }: Recipe): void {
-  for (const { hierarchy, directory } of places) {
-    for (const parent of missingParents(directory, hierarchy)) {
+  for (const { hierarchy, directory, controllers: names, above } of places) {
+    for (const parent of above) {
       plan.label('make a control group', parent).add('mkdirat', [cwd, parent, 0o755], { tolerate: [k.EEXIST] });
-      if (hierarchy.version === 'v1') addWrites(plan, parent, preparations(hierarchy, join(parent, '..')));
+      addWrites(plan, parent, hierarchy.version === 'v1' ? preparations(hierarchy, dirname(parent)) : enabling(names));
     }
     plan.label('make a control group', directory).add('mkdirat', [cwd, directory, 0o755]);
-    if (hierarchy.version === 'v1') addWrites(plan, directory, preparations(hierarchy, join(directory, '..')));
+    if (hierarchy.version === 'v1') addWrites(plan, directory, preparations(hierarchy, dirname(directory)));
     addWrites(
       plan,
       directory,
@@ -84,12 +86,15 @@ export function addGroup(plan: PlanBuilder, { places, limits, program }: Recipe)
 
 export const devicesAreHere = (hierarchy: Hierarchy): boolean => hierarchyOf(controllers.find(({ key }) => key === 'devices') as AnyController) === hierarchy;
 
-/** A name of several components: those between, which are made as well and not removed. */
-function missingParents(directory: string, { mountpoint }: Hierarchy): string[] {
-  const missing: string[] = [];
-  for (let at = join(directory, '..'); at !== mountpoint && at !== '/' && readOptional(join(at, 'cgroup.procs')) === undefined; at = join(at, '..'))
-    missing.unshift(at);
-  return missing;
+/** cgroup-v2.rst, "Enabling and Disabling": what a group of v2 hands on to its children. */
+const enabling = (names: readonly string[]): Write[] =>
+  names.length === 0 ? [] : [{ file: 'cgroup.subtree_control', text: names.map((name) => `+${name}`).join(' ') }];
+
+/** A group of this name below `parent`: a name of several components has groups between, which are made if they are not there. */
+export function placeBelow(hierarchy: Hierarchy, parent: string, name: string, names: readonly string[]): Place {
+  const parts = name.split('/').slice(0, -1);
+  const above = parts.map((_, index) => join(parent, ...parts.slice(0, index + 1)));
+  return { hierarchy, directory: join(parent, name), controllers: names, above };
 }
 
 const preparations = ({ controllers: names }: Hierarchy, parent: string): Write[] =>

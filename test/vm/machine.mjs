@@ -25,7 +25,9 @@ export function accelerator({ kernel }) {
   return spawnSync('qemu-system-x86_64', words, { timeout: 15_000 }).status === 0 ? 'kvm' : 'tcg';
 }
 
-const processor = (accel) => ['-accel', accel, '-cpu', accel === 'kvm' ? 'host' : 'max', '-smp', '2'];
+// The kernel rewrites its own code while it runs (jump labels: the first cpu.max switches some), which translated code of another
+// emulated processor does not see in time: with a thread each, the machine now and then executes half an instruction, and panics.
+const processor = (accel) => ['-accel', accel === 'tcg' ? 'tcg,thread=single' : accel, '-cpu', accel === 'kvm' ? 'host' : 'max', '-smp', '2'];
 const bare = ['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'];
 
 /** Runs a job in it. Resolves with how it ended: 'off', 'timeout', or what the emulator said. */
