@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 import { existsSync } from 'node:fs';
-import { readFile, rmdir, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { CgroupError, IsolationError, optionError } from '../errors.js';
 import { native } from '../native.js';
@@ -8,14 +8,17 @@ import { PlanBuilder } from '../plan/builder.js';
 import { runPlan } from '../plan/run.js';
 import * as check from '../spawn/validate.js';
 import type { Rule } from './controllers/devices.js';
-import { forgetParents, obtainable, parentIn, support } from './delegation.js';
-import { killAll, removeTree, untilEmpty, untilFile, untilFrozenV1 } from './ending.js';
+import { forgetParents, parentIn, support } from './delegation.js';
+import { killAll, removeTree, untilEmpty } from './ending.js';
 import { watchEvent } from './events.js';
-import { type Hierarchy, hierarchies, words } from './hierarchies.js';
+import { freeze, thaw } from './freezer.js';
+import { hierarchies, words } from './hierarchies.js';
 import { type AnyController, checkLimits, controllers, hierarchyOf, type Limits, nameIn, noLimits, writesIn } from './limits.js';
-import { addGroup, addWrites, devicesAreHere, loadProgram, namesOf, type Place, placeBelow, type Recipe, readerOf } from './make.js';
+import { addGroup, addWrites, devicesAreHere, loadProgram, type Recipe } from './make.js';
 import { ownedName } from './owner-name.js';
+import { controllersIn, type Place, placeBelow, placesBelow, placesFor, readerOf, rememberBetween, removeEmpty } from './places.js';
 import { triggerOf, watchPressure } from './pressure.js';
+import { cgroupError } from './refusal.js';
 import { StatFiles } from './stats.js';
 import type { CgroupEvents, CgroupLimits, CgroupLimitsNow, CgroupStats, CgroupSupport, DeviceRule } from './types.js';
 
@@ -92,12 +95,12 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
   }
 
   static async #make(name: string, limits: Limits, parent: Cgroup | undefined): Promise<Cgroup> {
-    const places = parent ? await parent.#placesBelow(name, limits) : await placesFor(name, limits);
+    const places = parent ? await placesBelow(parent.places, parent.name, name, limits) : await placesFor(name, limits);
     const recipe: Recipe = { places, limits, program: loadProgram(places, limits) };
     try {
       const plan = new PlanBuilder().in('parent');
       addGroup(plan, recipe);
-      for (const { above } of places) for (const directory of above) if (!existsSync(directory)) between.add(directory);
+      rememberBetween(places);
       await runPlan(plan);
     } catch (error) {
       // Not if somebody else's is there.
@@ -119,53 +122,6 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
     return Cgroup.#make(checkName(name, 'name'), checkLimits(limits, 'limits'), this);
   }
 
-  async #placesBelow(name: string, limits: Limits): Promise<Place[]> {
-    this.#alive();
-    const places: Place[] = [];
-    for (const { hierarchy, directory } of this.#places) {
-      const names = controllersIn(hierarchy, directory);
-      if (hierarchy.version === 'v2') {
-        const off = names.filter((each) => !enabledBelow(directory).includes(each));
-        if (off.length > 0) await this.#enable(directory, off, limits, hierarchy);
-      }
-      const has = hierarchy.version === 'v2' ? enabledBelow(directory).filter((each) => names.includes(each)) : names;
-      places.push(placeBelow(hierarchy, directory, name, has));
-    }
-    for (const { controller } of limits.entries) {
-      const hierarchy = hierarchyOf(controller);
-      const place = places.find((each) => each.hierarchy === hierarchy);
-      if (!place || namesOf(controller, hierarchy).some((each) => !place.controllers.includes(each))) {
-        throw new CgroupError(
-          'ERR_CLOISTER_CGROUP_UNSUPPORTED',
-          `the group ${this.name} does not have the controller ${nameIn(controller, hierarchy)}, so its children cannot`,
-          {
-            step: `limit ${controller.key as string}`,
-            hint: 'A group has the controllers that its parent was made with.',
-          },
-        );
-      }
-    }
-    return places;
-  }
-
-  async #enable(directory: string, names: readonly string[], limits: Limits, hierarchy: Hierarchy): Promise<void> {
-    const path = join(directory, 'cgroup.subtree_control');
-    try {
-      await writeFile(path, names.map((name) => `+${name}`).join(' '));
-    } catch (error) {
-      // Without limits it is a group all the same.
-      if (!limits.entries.some(({ controller }) => hierarchyOf(controller) === hierarchy && namesOf(controller, hierarchy).length > 0)) return;
-      const busy = (error as NodeJS.ErrnoException).code === 'EBUSY';
-      throw ofNode(
-        error,
-        'enable controllers for children',
-        path,
-        busy ? 'the group has processes of its own, and a group of v2 has either processes or children with controllers' : undefined,
-        busy ? 'Put its processes into a child of their own first.' : undefined,
-      );
-    }
-  }
-
   /** Moves a process, with all its threads, into it. */
   async add(pid: number): Promise<void> {
     check.integer(pid, 'pid', 1, 2 ** 22);
@@ -173,7 +129,7 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
     for (const { directory } of this.#places) {
       const path = join(directory, 'cgroup.procs');
       await writeFile(path, String(pid)).catch((error: unknown) => {
-        throw ofNode(
+        throw cgroupError(
           error,
           'move a process into the control group',
           path,
@@ -188,7 +144,7 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
     this.#alive();
     const path = join(this.#main.directory, 'cgroup.procs');
     const text = await readFile(path, 'utf8').catch((error: unknown) => {
-      throw ofNode(error, 'list the processes', path);
+      throw cgroupError(error, 'list the processes', path);
     });
     return words(text).map(Number);
   }
@@ -315,47 +271,19 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
   /** Resolves when every process in it is frozen. One that waits in the kernel for something uninterruptible can delay that. */
   async freeze(): Promise<void> {
     this.#alive();
-    const v2 = this.#v2;
-    if (v2) {
-      await this.#put('freeze', join(v2.directory, 'cgroup.freeze'), '1');
-      try {
-        await untilFile(join(v2.directory, 'cgroup.events'), (text) => text.includes('frozen 1'));
-      } catch (error) {
-        await this.thaw();
-        throw error;
-      }
-      return;
-    }
-    const freezer = this.#freezer();
-    await this.#put('freeze', freezer, 'FROZEN');
-    await untilFrozenV1(freezer);
+    await freeze(this.#places);
   }
 
   async thaw(): Promise<void> {
     this.#alive();
-    const v2 = this.#v2;
-    if (!v2) return this.#put('thaw', this.#freezer(), 'THAWED');
-    await this.#put('thaw', join(v2.directory, 'cgroup.freeze'), '0');
-    await untilFile(join(v2.directory, 'cgroup.events'), (text) => text.includes('frozen 0'));
-  }
-
-  #freezer(): string {
-    const place = this.#places.find(({ hierarchy }) => hierarchy.controllers.includes('freezer'));
-    if (place) return join(place.directory, 'freezer.state');
-    throw new CgroupError('ERR_CLOISTER_CGROUP_UNSUPPORTED', 'neither cgroup v2 nor the freezer of v1 is mounted here', { step: 'freeze the control group' });
-  }
-
-  async #put(what: string, path: string, text: string): Promise<void> {
-    await writeFile(path, text).catch((error: unknown) => {
-      throw ofNode(error, `${what} the control group`, path);
-    });
+    await thaw(this.#places);
   }
 
   /** Ends everything in and below it at once, frozen or not, and resolves when the last process is gone. The group stays. */
   async kill(): Promise<void> {
     this.#alive();
     await killAll(this.#main.directory).catch((error: unknown) => {
-      throw error instanceof IsolationError ? error : ofNode(error, 'kill the control group', this.#main.directory);
+      throw error instanceof IsolationError ? error : cgroupError(error, 'kill the control group', this.#main.directory);
     });
   }
 
@@ -427,46 +355,6 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
   }
 }
 
-/** Groups that this thread has made only because the name of another one has them in it. */
-const between = new Set<string>();
-
-/** They go with the last group below them. */
-async function removeEmpty(above: readonly string[]): Promise<void> {
-  for (const directory of [...above].reverse()) {
-    if (!between.has(directory)) continue;
-    const left = await rmdir(directory).then(
-      () => undefined,
-      (error: NodeJS.ErrnoException) => error.code,
-    );
-    if (left === 'EBUSY') return;
-    between.delete(directory);
-  }
-}
-
-/** A group that is made for itself has all that is to be had, whatever it is limited by now: `stats` and `update` want it. */
-async function placesFor(name: string, limits: Limits): Promise<Place[]> {
-  const among = hierarchies();
-  const places: Place[] = [];
-  for (const { controller } of limits.entries) hierarchyOf(controller, among);
-  for (const hierarchy of among.all) {
-    const needed = limits.entries.flatMap(({ controller }) => (hierarchyOf(controller, among) === hierarchy ? namesOf(controller, hierarchy) : []));
-    const isOurs = hierarchy.version === 'v2' || needed.length > 0 || hierarchy.controllers.some((each) => useful.has(each));
-    if (!isOurs) continue;
-    const names = [...new Set([...needed, ...obtainable(hierarchy)])];
-    places.push(placeBelow(hierarchy, await parentIn(hierarchy, hierarchy.version === 'v2' ? names : []), name, names));
-  }
-  if (places.length === 0) hierarchyOf(controllers[0] as AnyController, among);
-  return places;
-}
-
-const useful: ReadonlySet<string> = new Set([...controllers.flatMap(({ v1 }) => (v1 === undefined ? [] : [v1])), 'cpuacct', 'freezer']);
-
-const enabledBelow = (directory: string): string[] => words(readerOf(directory)('cgroup.subtree_control'));
-
-/** What a group has: on v2 what its parent has enabled for it. */
-const controllersIn = ({ version, controllers: names }: Hierarchy, directory: string): string[] =>
-  version === 'v1' ? [...names] : words(readerOf(directory)('cgroup.controllers'));
-
 function checkName(value: unknown, option: string): string {
   const parts = typeof value === 'string' ? value.split('/') : [];
   // kernfs refuses a newline (cgroup_mkdir); a leading 'cgroup.' is the kernel's own.
@@ -478,12 +366,6 @@ function checkName(value: unknown, option: string): string {
 
 function plain({ allow, type, major, minor, access }: Rule): DeviceRule {
   return { allow, type, ...(major === undefined ? {} : { major }), ...(minor === undefined ? {} : { minor }), access };
-}
-
-function ofNode(error: unknown, step: string, path: string, what?: string, hint?: string): CgroupError {
-  const { errno = -5, syscall, code } = error as NodeJS.ErrnoException;
-  const because = what ?? (code === 'ENOENT' || code === 'ENODEV' ? 'the group has been removed' : undefined);
-  return CgroupError.ofErrno('ERR_CLOISTER_CGROUP', errno, { step, path, syscall, hint, ...(because === undefined ? {} : { what: because }) });
 }
 
 /** Tells how many listen to an event when that changes; the types of an emitter leave Node's own events out. */

@@ -4,7 +4,7 @@ import { CgroupError } from '../errors.js';
 import { checked, native } from '../native.js';
 import { flatKeyed } from './controllers/controller.js';
 import { readOptional } from './hierarchies.js';
-import type { Place } from './make.js';
+import type { Place } from './places.js';
 import type { CgroupEvents } from './types.js';
 
 // What happens in a group, as the kernel tells it: by poll(2) on its files (cgroup-v2.rst, "Core Interface Files": an update generates a

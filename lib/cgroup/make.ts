@@ -5,23 +5,15 @@ import { checked, native } from '../native.js';
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { cwd, type Slot, type Step } from '../plan/steps.js';
-import type { Reader, Write } from './controllers/controller.js';
+import type { Write } from './controllers/controller.js';
 import { cpuset } from './controllers/cpuset.js';
 import { parentIn } from './delegation.js';
 import { deviceProgram } from './device-program.js';
-import { type Hierarchy, hierarchies, readOptional } from './hierarchies.js';
-import { type AnyController, controllers, hierarchyOf, type Limits, nameIn, writesIn } from './limits.js';
+import { type Hierarchy, hierarchies } from './hierarchies.js';
+import { type AnyController, controllers, hierarchyOf, type Limits, writesIn } from './limits.js';
+import { namesOf, type Place, placeBelow, readerOf } from './places.js';
 
 // A group is one directory in each hierarchy that it needs: the steps that make it, and those by which a child enters it.
-
-export interface Place {
-  readonly hierarchy: Hierarchy;
-  readonly directory: string;
-  /** Controllers that it has there. */
-  readonly controllers: readonly string[];
-  /** Groups between it and where groups are made, the topmost first. */
-  readonly above: readonly string[];
-}
 
 /** A group that does not exist yet. */
 export interface Recipe {
@@ -57,11 +49,6 @@ export function loadProgram(places: readonly Place[], { devices }: Limits): numb
   throw CgroupError.ofErrno('ERR_CLOISTER_CGROUP', program, { ...refusal, ...cgroupAdvice({ ...refusal, errno: -program, cloneFlags: 0 }) });
 }
 
-export const namesOf = (controller: AnyController, hierarchy: Hierarchy): string[] => {
-  const name = nameIn(controller, hierarchy);
-  return name === undefined ? [] : [name];
-};
-
 /** All that it takes in the current section of the plan: directories, limits, and the device program. */
 export function addGroup(plan: PlanBuilder, { places, limits, program }: Recipe): void {
   for (const { hierarchy, directory, controllers: names, above } of places) {
@@ -89,13 +76,6 @@ export const devicesAreHere = (hierarchy: Hierarchy): boolean => hierarchyOf(con
 /** cgroup-v2.rst, "Enabling and Disabling": what a group of v2 hands on to its children. */
 const enabling = (names: readonly string[]): Write[] =>
   names.length === 0 ? [] : [{ file: 'cgroup.subtree_control', text: names.map((name) => `+${name}`).join(' ') }];
-
-/** A group of this name below `parent`: a name of several components has groups between, which are made if they are not there. */
-export function placeBelow(hierarchy: Hierarchy, parent: string, name: string, names: readonly string[]): Place {
-  const parts = name.split('/').slice(0, -1);
-  const above = parts.map((_, index) => join(parent, ...parts.slice(0, index + 1)));
-  return { hierarchy, directory: join(parent, name), controllers: names, above };
-}
 
 const preparations = ({ controllers: names }: Hierarchy, parent: string): Write[] =>
   names.includes('cpuset') ? (cpuset.prepare?.(readerOf(parent)) ?? []) : [];
@@ -155,8 +135,3 @@ export function delegateGroup(plan: PlanBuilder, places: readonly Place[], owner
     }
   }
 }
-
-export const readerOf =
-  (directory: string): Reader =>
-  (file) =>
-    readOptional(join(directory, file))?.replace(/\n$/, '');

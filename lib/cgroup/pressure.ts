@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { CgroupError, optionError } from '../errors.js';
 import { native } from '../native.js';
 import * as check from '../spawn/validate.js';
-import type { Place } from './make.js';
+import type { Place } from './places.js';
 
 // Pressure stall information: Documentation/accounting/psi.rst, "Cgroup2 interface" and "Monitoring for pressure thresholds".
 

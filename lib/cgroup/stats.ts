@@ -3,7 +3,7 @@ import { native } from '../native.js';
 import { flatKeyed, nestedKeyed, parseLimit } from './controllers/controller.js';
 import { hugePageSizes } from './controllers/hugetlb.js';
 import type { Version } from './hierarchies.js';
-import { type Place, readerOf } from './make.js';
+import { type Place, readerOf } from './places.js';
 import type { CgroupStats, Pressure } from './types.js';
 
 const always = ['cgroup.events', 'cgroup.freeze', 'cpu.stat', 'cpu.pressure', 'memory.pressure', 'io.pressure'];

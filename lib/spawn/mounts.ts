@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs';
 import { basename } from 'node:path';
-import type { Place } from '../cgroup/make.js';
+import type { Place } from '../cgroup/places.js';
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { cwd, type Section, type Slot } from '../plan/steps.js';

@@ -2,8 +2,9 @@ import { availableParallelism } from 'node:os';
 import { Cgroup } from '../cgroup/cgroup.js';
 import { killAll, removeTree } from '../cgroup/ending.js';
 import { type Limits, noLimits } from '../cgroup/limits.js';
-import { type Place, type Recipe, recipeFor } from '../cgroup/make.js';
+import { type Recipe, recipeFor } from '../cgroup/make.js';
 import { ownedName } from '../cgroup/owner-name.js';
+import type { Place } from '../cgroup/places.js';
 import { type LastCounts, lastCounts } from '../cgroup/stats.js';
 import type { CgroupStats } from '../cgroup/types.js';
 import { type CgroupError, IsolationError } from '../errors.js';
@@ -43,8 +44,8 @@ export class ProcessGroup {
       if (!stats || this.#timer === undefined) return;
       const left = milliseconds - this.#countTime(stats) / 1000;
       if (left <= 0) reached();
-      // It cannot be used up sooner than by all processors together; that many looks are needed, and no more.
-      else this.#timer = setTimeout(look, Math.max(1, left / availableParallelism())).unref();
+      // It cannot be used up sooner than by all processors together; that many looks are needed, and no more; nor more often than each 5 ms.
+      else this.#timer = setTimeout(look, Math.max(5, left / availableParallelism())).unref();
     };
     this.#timer = setTimeout(look, milliseconds / availableParallelism()).unref();
   }
