@@ -7,6 +7,7 @@ import { native } from '../native.js';
 import { PlanBuilder } from '../plan/builder.js';
 import { runPlan } from '../plan/run.js';
 import * as check from '../spawn/validate.js';
+import { canBeBornIn, canBeBornInNew } from './birth.js';
 import type { Rule } from './controllers/devices.js';
 import { forgetParents, parentIn, support } from './delegation.js';
 import { killAll, removeTree, untilEmpty } from './ending.js';
@@ -41,6 +42,9 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
   #devices: readonly Rule[] | undefined;
   #program = -1;
   #deleted = false;
+  /** By us, and not killed since. */
+  #made: boolean;
+  #birth: Promise<boolean> | undefined;
 
   /** @internal A group that exists, or that a plan is about to make. */
   constructor(name: string, places: readonly Place[], recipe?: Recipe) {
@@ -49,6 +53,7 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
     this.#places = [...places];
     this.#devices = recipe?.limits.devices;
     this.#program = recipe?.program ?? -1;
+    this.#made = recipe !== undefined;
     onListeners(this as EventEmitter, (event, count) => (count > 0 ? this.#watch(event) : this.#unwatch(event)));
   }
 
@@ -282,6 +287,8 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
   /** Ends everything in and below it at once, frozen or not, and resolves when the last process is gone. The group stays. */
   async kill(): Promise<void> {
     this.#alive();
+    this.#birth = undefined;
+    this.#made = false;
     await killAll(this.#main.directory).catch((error: unknown) => {
       throw error instanceof IsolationError ? error : cgroupError(error, 'kill the control group', this.#main.directory);
     });
@@ -309,6 +316,14 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
   get places(): readonly Place[] {
     this.#alive();
     return this.#places;
+  }
+
+  /** @internal Whether a child can be born in it: asked once, unless it has been killed since. */
+  givesBirth(): Promise<boolean> {
+    const v2 = this.#v2;
+    if (!v2) return Promise.resolve(true);
+    this.#birth ??= this.#made ? canBeBornInNew(v2.directory) : canBeBornIn(v2.directory);
+    return this.#birth;
   }
 
   /** @internal It has been removed, or never been made. */

@@ -2,7 +2,7 @@ import { accessSync, constants, mkdirSync, readFileSync, rmdirSync, writeFileSyn
 import { dirname, join } from 'node:path';
 import { CgroupError, errnoName } from '../errors.js';
 import { type Hierarchies, type Hierarchy, hierarchies, readOptional, words } from './hierarchies.js';
-import { controllers } from './limits.js';
+import { commonName, controllers } from './limits.js';
 import { removeOrphans } from './orphans.js';
 import { ownedName } from './owner-name.js';
 import type { CgroupSupport } from './types.js';
@@ -178,7 +178,7 @@ export function support(among: Hierarchies = hierarchies()): CgroupSupport {
   for (const { hierarchy } of ways) {
     for (const name of hierarchy.controllers) {
       const way = wayIn(hierarchy, hierarchy.version === 'v2' ? [name] : []);
-      found[name] ??= { hierarchy: hierarchy.version, mountpoint: hierarchy.mountpoint, writable: !('why' in way) };
+      found[commonName(name)] ??= { hierarchy: hierarchy.version, mountpoint: hierarchy.mountpoint, writable: !('why' in way) };
     }
   }
   // A BPF program: every group of v2 can have one.

@@ -124,11 +124,13 @@ function watchPopulation(places: readonly Place[], emit: Emit): (() => void) | u
   const v2 = places.find(({ hierarchy }) => hierarchy.version === 'v2');
   const fd = v2 ? native().openFile(join(v2.directory, 'cgroup.events')) : -1;
   if (fd < 0) return undefined;
-  let populated = false;
+  let before: string | undefined;
   const look = (text: string | undefined): void => {
-    const now = text?.includes('populated 1') ?? false;
-    if (populated && !now) emit('empty');
-    populated = now;
+    // There is one event in 10 ms at most (CGROUP_FILE_NOTIFY_MIN_INTV), and none without a change: who reads the same as before,
+    // 'populated 0', has missed that it was populated in between.
+    const isEmpty = text?.includes('populated 0') ?? true;
+    if (isEmpty && before !== undefined && (before.includes('populated 1') || before === text)) emit('empty');
+    before = text ?? '';
   };
   const watcher: NativeWatcher = new (native().Watcher)(fd, true, look);
   look(watcher.text());

@@ -41,6 +41,9 @@ export function checkLimits(value: unknown, option: string): Limits {
   return { entries, devices: entries.find(({ controller }) => controller === devices)?.value as Rule[] | undefined };
 }
 
+/** v2's name of what v1 may call otherwise. */
+export const commonName = (name: string): string => (name === 'blkio' ? 'io' : name);
+
 /** The name of a controller in this version. */
 export const nameIn = (controller: AnyController, { version }: Hierarchy): string | undefined => controller[version];
 

@@ -98,23 +98,25 @@ function openGroup(plan: PlanBuilder, directory: string): Slot {
 }
 
 /**
- * The child is born in the v2 group. Groups of v1 it enters itself, through files that we open (who opened them decides about the right,
- * __cgroup1_procs_write), by the steps that are returned.
+ * The child is born in the v2 group, unless it `movesItself` (birth.ts). Groups of v1 it enters itself, through files that we open (who
+ * opened them decides about the right, cgroup_procs_write_permission), by the steps that are returned.
  */
-export function enterGroup(plan: PlanBuilder, places: readonly Place[]): () => void {
+export function enterGroup(plan: PlanBuilder, places: readonly Place[], movesItself: boolean): () => void {
   const entrances: { slot: Slot; path: string }[] = [];
   for (const { hierarchy, directory } of places) {
-    if (hierarchy.version === 'v2') {
+    if (hierarchy.version === 'v2' && !movesItself) {
       plan.label('enter the control group', directory);
       plan.cgroupSlot = openGroup(plan, directory);
       plan.cgroupPath = directory;
-    } else {
-      // Not cgroup.procs, though the child has one thread only: whoever moves a thread group takes cgroup_threadgroup_rwsem for writing,
-      // which costs an RCU grace period, 10 ms on a quiet machine; a thread that moves itself does not (cgroup_procs_write_start).
-      const path = join(directory, 'tasks');
-      plan.label('enter the control group', path);
-      entrances.push({ slot: plan.open('tasks', 'openat', [cwd, path, k.O_WRONLY | k.O_CLOEXEC, 0]), path });
+      continue;
     }
+    // Not cgroup.procs, though the child has one thread only: whoever moves a thread group takes cgroup_threadgroup_rwsem for writing,
+    // which costs an RCU grace period, 10 ms on a quiet machine; a thread that moves itself does not (cgroup_procs_write_start). v2 lets
+    // threads leave their process's group only where that is threaded.
+    const file = hierarchy.version === 'v1' ? 'tasks' : 'cgroup.procs';
+    const path = join(directory, file);
+    plan.label('enter the control group', path);
+    entrances.push({ slot: plan.open(file, 'openat', [cwd, path, k.O_WRONLY | k.O_CLOEXEC, 0]), path });
   }
   return () => {
     // 0 is the writer (cgroup_procs_write_start), in whatever pid namespace it is.

@@ -62,6 +62,12 @@ function forLimit(file: string, text: string, errno: number): Advice | undefined
   if (errno === EBUSY && file.startsWith('devices.')) return { what: 'the group above does not allow it' };
   if (errno === ENODEV && /^(io|blkio)\./.test(file))
     return { what: `${text.split(' ')[0]} is no block device here, or a part of one`, hint: 'Name the whole disk: lsblk prints MAJ:MIN.' };
+  if (errno === EOPNOTSUPP && /^(io|blkio)\..*weight/.test(file)) {
+    return {
+      what: `the scheduler of ${text.split(' ')[0]} knows no weights`,
+      hint: 'BFQ does: echo bfq > /sys/block/NAME/queue/scheduler (as root; the module may be missing).',
+    };
+  }
   if (errno === EINVAL && /^hugetlb\./.test(file)) return { what: 'not a size of huge pages that this kernel has' };
   if (errno === EINVAL && file.startsWith('cpu.cfs')) return { what: `${text} µs is more than the group above allows, or less than the burst` };
   if (errno === EINVAL && file === 'cpu.max.burst') return { what: 'a burst may not be larger than the quota (cpu.max)' };

@@ -208,16 +208,15 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
 }
 
 /** Makes the group, if it is the spawn's own, before the clone; returns the child's part of entering it. */
-function prepareGroup(plan: PlanBuilder, settings: Settings, { ids, user }: Context, { cgroup, recipe }: ProcessGroup): () => void {
+function prepareGroup(plan: PlanBuilder, settings: Settings, { ids, user }: Context, { places, recipe, movesItself }: ProcessGroup): () => void {
   plan.in('parent');
-  const { places } = cgroup;
   if (recipe) addGroup(plan, recipe);
   // Who has it mounted inside is to make groups of its own there.
   if (recipe && ids?.writer === 'parent' && settings.mounts.some(({ type }) => type === 'cgroup')) {
     const owner = rootOutside(ids.map);
     delegateGroup(plan, places, { uid: outside(ids.map.uids, user.uid) ?? owner.uid, gid: outside(ids.map.gids, user.gid) ?? owner.gid });
   }
-  const enter = enterGroup(plan, places);
+  const enter = enterGroup(plan, places, movesItself);
   return () => {
     enter();
     if (settings.namespaces.cgroup === 'new') plan.label('make a cgroup namespace').add('unshare', [k.CLONE_NEWCGROUP]);

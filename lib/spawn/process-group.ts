@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os';
+import { canBeBornInNew } from '../cgroup/birth.js';
 import { Cgroup } from '../cgroup/cgroup.js';
 import { killAll, removeTree } from '../cgroup/ending.js';
 import { type Limits, noLimits } from '../cgroup/limits.js';
@@ -19,11 +20,14 @@ export class ProcessGroup {
   /** Of a group of its own: the plan makes it. */
   readonly recipe: Recipe | undefined;
   readonly places: readonly Place[];
+  /** A child cannot be born in it: lib/cgroup/birth.ts. */
+  readonly movesItself: boolean;
   readonly #before: CgroupStats | undefined;
   #usedUs = 0;
   #timer: NodeJS.Timeout | undefined;
 
-  private constructor(cgroup: Cgroup, recipe: Recipe | undefined, before: CgroupStats | undefined) {
+  private constructor(cgroup: Cgroup, movesItself: boolean, recipe: Recipe | undefined, before: CgroupStats | undefined) {
+    this.movesItself = movesItself;
     this.cgroup = cgroup;
     this.recipe = recipe;
     this.places = cgroup.places;
@@ -31,10 +35,12 @@ export class ProcessGroup {
   }
 
   static async for(choice: Cgroup | Limits, detached: boolean): Promise<ProcessGroup> {
-    if (choice instanceof Cgroup) return new ProcessGroup(choice, undefined, await choice.stats());
+    if (choice instanceof Cgroup) return new ProcessGroup(choice, !(await choice.givesBirth()), undefined, await choice.stats());
     const name = ownedName(detached);
     const recipe = await recipeFor(name, choice ?? noLimits);
-    return new ProcessGroup(new Cgroup(name, recipe.places, recipe), recipe, undefined);
+    const v2 = recipe.places.find(({ hierarchy }) => hierarchy.version === 'v2');
+    const movesItself = v2 !== undefined && !(await canBeBornInNew(v2.directory));
+    return new ProcessGroup(new Cgroup(name, recipe.places, recipe), movesItself, recipe, undefined);
   }
 
   /** Calls back when the group has used as much processor time as that, since it was borrowed or made. */

@@ -1,5 +1,6 @@
 import type { NativeUsage } from '../../types/native.js';
 import { hierarchies } from '../cgroup/hierarchies.js';
+import { commonName } from '../cgroup/limits.js';
 import { capabilitiesOf } from '../security/capabilities.js';
 import type { Prepared } from './prepare.js';
 import type { GroupUsage, ProcessGroup } from './process-group.js';
@@ -45,5 +46,5 @@ function receiptOf(settings: Settings, prepared: Prepared): IsolationReceipt {
 
 function groupOf({ places }: ProcessGroup): IsolationReceipt['cgroup'] {
   const main = places.find(({ hierarchy }) => hierarchy.version === 'v2') ?? places[0];
-  return { mode: hierarchies().mode, path: main?.directory ?? '', controllers: [...new Set(places.flatMap(({ controllers }) => controllers))] };
+  return { mode: hierarchies().mode, path: main?.directory ?? '', controllers: [...new Set(places.flatMap(({ controllers }) => controllers.map(commonName)))] };
 }
