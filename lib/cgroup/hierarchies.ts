@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import { mountTable } from '../host/mountinfo.js';
+import { type MountInfo, mountTable } from '../host/mountinfo.js';
 
 // cgroups(7). A hierarchy is one mounted tree of groups: each of v1 has one or more controllers, that of v2 has all the others.
 
@@ -19,8 +19,6 @@ export interface Hierarchies {
   readonly mode: 'v1' | 'v2' | 'hybrid';
   readonly all: readonly Hierarchy[];
   readonly v2: Hierarchy | undefined;
-  /** v1 before v2: a controller that is used by a v1 hierarchy is none of v2's (cgroup_subsys->root). */
-  of(controller: string): Hierarchy | undefined;
 }
 
 let known: { readonly generation: number; readonly own: string; readonly hierarchies: Hierarchies } | undefined;
@@ -30,28 +28,40 @@ export function hierarchies(): Hierarchies {
   const mounts = mountTable.read();
   const own = readFileSync('/proc/self/cgroup', 'utf8');
   if (known?.generation === mountTable.generation && known.own === own) return known.hierarchies;
+  const result = hierarchiesIn(mounts, own, kernelControllers(), (directory) => readOptional(join(directory, 'cgroup.controllers')));
+  known = { generation: mountTable.generation, own, hierarchies: result };
+  return result;
+}
+
+/** Of the text of /proc/self/cgroup, and what each directory of v2 has in its cgroup.controllers. */
+export function hierarchiesIn(
+  mounts: readonly MountInfo[],
+  own: string,
+  inKernel: ReadonlySet<string>,
+  offered: (directory: string) => string | undefined,
+): Hierarchies {
   const all = mounts
     .filter(({ type }) => type === 'cgroup' || type === 'cgroup2')
     .map((mount): Hierarchy & { readonly named: boolean } => {
       const v2 = mount.type === 'cgroup2';
-      const controllers = v2
-        ? words(readOptional(join(mount.path, 'cgroup.controllers')))
-        : mount.superOptions.filter((option) => kernelControllers().has(option));
+      const controllers = v2 ? words(offered(mount.path)) : mount.superOptions.filter((option) => inKernel.has(option));
       const home = homeIn(mount.path, mount.root, ownPath(own, v2 ? undefined : controllers));
       return { version: v2 ? 'v2' : 'v1', mountpoint: mount.path, controllers, home, named: !v2 && controllers.length === 0 };
     })
+    // The same one mounted a second time is no other one.
+    .filter(
+      ({ version, controllers }, index, mounted) =>
+        mounted.findIndex((each) => each.version === version && each.controllers.join() === controllers.join()) === index,
+    )
     // A named v1 hierarchy, systemd's, has no controllers: it is a service manager's book-keeping, not ours to write in.
     .filter(({ named }) => !named);
   const v2 = all.find(({ version }) => version === 'v2');
   const v1 = all.filter(({ version }) => version === 'v1');
-  const result: Hierarchies = {
+  return {
     mode: v1.length === 0 ? 'v2' : v2 ? 'hybrid' : 'v1',
     all,
     v2,
-    of: (controller) => v1.find(({ controllers }) => controllers.includes(controller)) ?? (v2?.controllers.includes(controller) ? v2 : undefined),
   };
-  known = { generation: mountTable.generation, own, hierarchies: result };
-  return result;
 }
 
 let compiledIn: ReadonlySet<string> | undefined;
