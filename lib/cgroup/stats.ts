@@ -1,3 +1,5 @@
+import { statSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../native.js';
 import { flatKeyed, nestedKeyed, parseLimit } from './controllers/controller.js';
@@ -36,11 +38,13 @@ const keyOf = (version: Version, file: string): string => `${version}:${file}`;
 export class StatFiles {
   readonly #keys: string[] = [];
   readonly #fds: number[] = [];
+  readonly #places: readonly Place[];
   readonly #sizes: readonly string[];
   #reading = 0;
   #closed = false;
 
   constructor(places: readonly Place[]) {
+    this.#places = places;
     const sizes: string[] = [];
     for (const { hierarchy, directory, controllers } of places) {
       const { version } = hierarchy;
@@ -75,7 +79,13 @@ export class StatFiles {
     }
     const found = new Map<string, string>();
     for (const [index, text] of texts.entries()) if (typeof text === 'string') found.set(this.#keys[index] as string, text.replace(/\n$/, ''));
-    return statsOf((version, file) => found.get(keyOf(version, file)), this.#sizes);
+    const stats = statsOf((version, file) => found.get(keyOf(version, file)), this.#sizes);
+    const below = await killsBelow(this.#places);
+    if (stats.memory && below > 0) {
+      stats.memory.events.oom += below;
+      stats.memory.events.oomKill += below;
+    }
+    return stats;
   }
 
   close(): void {
@@ -117,18 +127,32 @@ export async function lastCounts(places: readonly Place[]): Promise<LastCounts> 
       }),
     ),
   );
-  const texts = await native().readFiles(wanted.map(({ path }) => path));
+  const [texts, below] = await Promise.all([native().readFiles(wanted.map(({ path }) => path)), killsBelow(places)]);
   const found = new Map<string, string>();
   for (const [index, text] of texts.entries()) if (typeof text === 'string') found.set((wanted[index] as { key: string }).key, text.trimEnd());
   const at: Look = (version, file) => found.get(keyOf(version, file));
+  const kills = flatKeyed(at('v2', 'memory.events'))['oom_kill'] ?? flatKeyed(at('v1', 'memory.oom_control'))['oom_kill'];
   return {
     populated: at('v2', 'cgroup.events')?.includes('populated 1') ?? (at('v1', 'cgroup.procs') ?? '') !== '',
     cpu: cpuOf(at),
     io: ioOf(at),
     memoryPeak: numberAt(at, 'v2', 'memory.peak') ?? numberAt(at, 'v1', 'memory.max_usage_in_bytes'),
-    oomKills: flatKeyed(at('v2', 'memory.events'))['oom_kill'] ?? flatKeyed(at('v1', 'memory.oom_control'))['oom_kill'],
+    oomKills: kills === undefined ? undefined : kills + below,
     pidsPeak: numberAt(at, 'v2', 'pids.peak') ?? numberAt(at, 'v1', 'pids.peak'),
   };
+}
+
+/**
+ * Victims in groups below. v2 counts them in the groups above as well, v1 in their own group only (memcg_memory_event). A directory
+ * of groups has as many links as children, and two.
+ */
+export async function killsBelow(places: readonly Place[]): Promise<number> {
+  const v1 = places.find(({ hierarchy, controllers }) => hierarchy.version === 'v1' && controllers.includes('memory'));
+  if (!v1 || (statSync(v1.directory, { throwIfNoEntry: false })?.nlink ?? 2) === 2) return 0;
+  const entries = await readdir(v1.directory, { withFileTypes: true, recursive: true }).catch(() => []);
+  const files = entries.filter((entry) => entry.isDirectory()).map(({ parentPath, name }) => join(parentPath, name, 'memory.oom_control'));
+  const texts = await native().readFiles(files);
+  return texts.reduce((sum: number, text) => sum + (typeof text === 'string' ? (flatKeyed(text)['oom_kill'] ?? 0) : 0), 0);
 }
 
 type Look = (version: Version, file: string) => string | undefined;
