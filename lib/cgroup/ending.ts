@@ -73,7 +73,10 @@ export async function killAll(directory: string): Promise<void> {
     // Since 5.14: also those that are being forked just now, and frozen ones.
     await writeFile(join(directory, 'cgroup.kill'), '1');
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' && (error as NodeJS.ErrnoException).code !== 'EACCES') throw error;
+    const { code } = error as NodeJS.ErrnoException;
+    // Removed meanwhile: nobody is in it any more.
+    if (code === 'ENODEV') return;
+    if (code !== 'ENOENT' && code !== 'EACCES') throw error;
     if (!existsSync(directory)) return;
     await killFrozen(directory);
   }

@@ -60,6 +60,14 @@ export function hierarchyOf(controller: AnyController, among: Hierarchies = hier
   });
 }
 
+export const nothingMounted = (): CgroupError =>
+  new CgroupError('ERR_CLOISTER_CGROUP_UNSUPPORTED', 'no control group hierarchy is mounted here, so there can be no groups', {
+    step: 'find a place for control groups',
+    hint: mountHint,
+  });
+
+const mountHint = 'mount -t cgroup2 none /sys/fs/cgroup (as root), or, in a container, have it mounted by the engine.';
+
 function missingController(controller: AnyController, { all, mode }: Hierarchies): string {
   if (all.length === 0) return `no control group hierarchy is mounted here, so ${controller.key as string} cannot be limited`;
   if (controller.v2 === undefined && mode === 'v2') return `cgroup v2 has no ${controller.v1}, so ${controller.key as string} cannot be limited`;
@@ -67,7 +75,7 @@ function missingController(controller: AnyController, { all, mode }: Hierarchies
 }
 
 function hintFor(controller: AnyController, { all, mode }: Hierarchies): string {
-  if (all.length === 0) return 'mount -t cgroup2 none /sys/fs/cgroup (as root), or, in a container, have it mounted by the engine.';
+  if (all.length === 0) return mountHint;
   if (controller.v2 === undefined) {
     return `It is a controller of cgroup v1: mount -t cgroup -o ${controller.v1} none DIRECTORY (as root) gives it a hierarchy of its own, also beside v2.`;
   }

@@ -10,7 +10,7 @@ import { cpuset } from './controllers/cpuset.js';
 import { parentIn } from './delegation.js';
 import { deviceProgram } from './device-program.js';
 import { type Hierarchy, hierarchies } from './hierarchies.js';
-import { type AnyController, controllers, hierarchyOf, type Limits, writesIn } from './limits.js';
+import { type AnyController, controllers, hierarchyOf, type Limits, nothingMounted, writesIn } from './limits.js';
 import { namesOf, type Place, placeBelow, readerOf } from './places.js';
 
 // A group is one directory in each hierarchy that it needs: the steps that make it, and those by which a child enters it.
@@ -35,6 +35,7 @@ export async function recipeFor(name: string, limits: Limits): Promise<Recipe> {
     wanted.set(hierarchy, [...(wanted.get(hierarchy) ?? []), ...namesOf(controller, hierarchy)]);
   }
   if (among.v2 && !wanted.has(among.v2)) wanted.set(among.v2, []);
+  if (wanted.size === 0) throw nothingMounted();
   const places: Place[] = [];
   for (const [hierarchy, names] of wanted) places.push(placeBelow(hierarchy, await parentIn(hierarchy, names), name, names));
   return { places, limits, program: loadProgram(places, limits) };

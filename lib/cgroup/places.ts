@@ -5,7 +5,7 @@ import { CgroupError } from '../errors.js';
 import type { Reader } from './controllers/controller.js';
 import { obtainable, parentIn } from './delegation.js';
 import { type Hierarchy, hierarchies, readOptional, words } from './hierarchies.js';
-import { type AnyController, controllers, hierarchyOf, type Limits, nameIn } from './limits.js';
+import { type AnyController, controllers, hierarchyOf, type Limits, nameIn, nothingMounted } from './limits.js';
 import { cgroupError } from './refusal.js';
 
 // A group is one directory in each hierarchy that it is in.
@@ -43,7 +43,7 @@ export async function placesFor(name: string, limits: Limits): Promise<Place[]> 
     const names = [...new Set([...needed, ...obtainable(hierarchy)])];
     places.push(placeBelow(hierarchy, await parentIn(hierarchy, hierarchy.version === 'v2' ? names : []), name, names));
   }
-  if (places.length === 0) hierarchyOf(controllers[0] as AnyController, among);
+  if (places.length === 0) throw nothingMounted();
   return places;
 }
 
