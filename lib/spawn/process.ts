@@ -14,6 +14,7 @@ import { effectiveSignal } from './effective-signal.js';
 import { InitChannel } from './init-channel.js';
 import { type Prepared, prepare } from './prepare.js';
 import type { GroupUsage } from './process-group.js';
+import { ProcessLimits, type Reason } from './process-limits.js';
 import { ProcessNamespaces } from './process-namespaces.js';
 import { candidates } from './program.js';
 import { type Outcome, resultOf } from './result.js';
@@ -21,8 +22,6 @@ import type { Settings } from './settings.js';
 import { openStreams, type Streams } from './streams.js';
 import type { IsolatedProcess as IsolatedProcessShape, IsolatedResult, ProcessEvents } from './types.js';
 import { signalNumber } from './validate.js';
-
-type Reason = IsolatedResult['reason'];
 
 /** What is running in a sandbox: API and order of events are those of the contract, docs/process.md. */
 export class IsolatedProcess extends EventEmitter<ProcessEvents> implements IsolatedProcessShape {
@@ -59,23 +58,21 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   #init: InitChannel | undefined;
   #namespaces: ProcessNamespaces | undefined;
   #failure: IsolationError | undefined;
-  #timers: NodeJS.Timeout[] = [];
-  #onAbort: (() => void) | undefined;
-  #counted = 0;
+  readonly #limits: ProcessLimits;
   #referenced = true;
   #openStreams = 0;
   #closeWhenDone = false;
-  readonly #truncated: boolean[] = [];
 
   constructor(settings: Settings) {
     super();
     this.#settings = settings;
+    this.#limits = new ProcessLimits(settings, (reason) => this.#end(reason));
     this.spawnfile = settings.command;
     this.spawnargs = [settings.command, ...settings.args];
     if (typeof settings.rootfs === 'object') this.rootfs = settings.rootfs;
     if (settings.cgroup instanceof Cgroup) this.cgroup = settings.cgroup;
     try {
-      const streams = openStreams(settings, (index) => (chunk) => this.#meter(index, chunk));
+      const streams = openStreams(settings, (index) => (chunk) => this.#limits.meter(index, chunk));
       this.#streams = streams;
       this.stdio = streams.parent as unknown as typeof this.stdio;
       [this.stdin, this.stdout, this.stderr] = this.stdio;
@@ -84,7 +81,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
       queueMicrotask(() => this.#failed(error as IsolationError));
       return;
     }
-    this.#watchLimits();
+    this.#limits.watch();
     void this.#start();
   }
 
@@ -155,7 +152,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
 
   /** @internal Whether output of this descriptor was cut by outputLimit. */
   wasTruncated(index: number): boolean {
-    return this.#truncated[index] ?? false;
+    return this.#limits.truncated[index] ?? false;
   }
 
   async #start(): Promise<void> {
@@ -277,13 +274,13 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   }
 
   #ended(outcome: Outcome, started: boolean): void {
-    this.#measureRest();
+    if (this.#reason === undefined && this.#limits.isOutputOver(this.#streams?.outputs ?? [])) this.#reason = 'output-limit';
     this.#state = 'ended';
-    this.#stopWatching();
+    this.#limits.stop();
     if (outcome.signal !== null && this.#meant !== undefined) outcome = { ...outcome, signal: this.#meant };
     this.exitCode = outcome.code;
     this.signalCode = outcome.signal;
-    const reason = this.#reason ?? this.#limitReached(outcome) ?? (outcome.signal === null ? 'exit' : 'signal');
+    const reason = this.#reason ?? this.#limits.passed(outcome, this.#prepared?.group) ?? (outcome.signal === null ? 'exit' : 'signal');
     const result = resultOf(this.#settings, this.#prepared as Prepared, outcome, reason, performance.now() - this.#began);
     if (!started) this.#startReading();
     if (!started) this.#spawned.reject(notStarted(`it was ended before its program began (${reason})`));
@@ -298,7 +295,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
 
   #failed(error: IsolationError): void {
     this.#state = 'ended';
-    this.#stopWatching();
+    this.#limits.stop();
     this.#release();
     this.#discardStreams();
     this.#spawned.reject(error);
@@ -307,13 +304,6 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     if (this.listenerCount('error') > 0 || !this.#watched) this.#tell('error', error);
     this.#closeWhenDone = true;
     this.#emitClose();
-  }
-
-  /** Limits that the kernel acted on, or that were passed between two looks. */
-  #limitReached({ group, code, signal }: Outcome): Reason | undefined {
-    const { cpuTimeLimit } = this.#settings;
-    if (group?.oomKills && (signal !== null || code !== 0)) return 'oom';
-    return cpuTimeLimit !== undefined && (this.#prepared?.group?.usedMs ?? 0) >= cpuTimeLimit ? 'cpu-time' : undefined;
   }
 
   /** What a listener throws is uncaught, as with any emitter of Node's; it does not keep the rest of the story from being told. */
@@ -363,54 +353,14 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
       return;
     }
     this.#send(constants.signals[killSignal]);
-    this.#timer(killGrace, () => this.#cancel());
-  }
-
-  #watchLimits(): void {
-    const { timeout, signal } = this.#settings;
-    if (timeout !== undefined) this.#timer(timeout, () => this.#end('timeout'));
-    if (!signal) return;
-    this.#onAbort = () => this.#end('aborted');
-    if (signal.aborted) this.#onAbort();
-    else signal.addEventListener('abort', this.#onAbort, { once: true });
-  }
-
-  #timer(milliseconds: number, act: () => void): void {
-    const timer = setTimeout(act, milliseconds);
-    if (!this.#referenced) timer.unref();
-    this.#timers.push(timer);
-  }
-
-  #stopWatching(): void {
-    for (const timer of this.#timers) clearTimeout(timer);
-    this.#timers = [];
-    if (this.#onAbort) this.#settings.signal?.removeEventListener('abort', this.#onAbort);
-  }
-
-  #meter(index: number, chunk: Buffer): Buffer | undefined {
-    const { outputLimit } = this.#settings;
-    if (outputLimit === undefined) return chunk;
-    const left = outputLimit - this.#counted;
-    this.#counted += chunk.length;
-    if (chunk.length < left) return chunk;
-    if (chunk.length > left) this.#truncated[index] = true;
-    this.#end('output-limit');
-    return left > 0 ? chunk.subarray(0, left) : undefined;
-  }
-
-  /** What it wrote before its end counts, read by now or not: else the reason would be a matter of luck. */
-  #measureRest(): void {
-    const { outputLimit } = this.#settings;
-    if (outputLimit === undefined || this.#reason !== undefined) return;
-    const waiting = (this.#streams?.outputs ?? []).map((output) => output.waiting());
-    if (this.#counted + waiting.reduce((sum, bytes) => sum + bytes, 0) >= outputLimit) this.#reason = 'output-limit';
+    this.#limits.after(killGrace, () => this.#cancel());
   }
 
   #setRef(on: boolean): void {
     this.#referenced = on;
     this.#native?.setRef(on);
     this.#init?.setRef(on);
-    for (const timer of this.#timers) on ? timer.ref() : timer.unref();
+    this.#limits.setRef(on);
   }
 
   #connectTerminal(): void {
