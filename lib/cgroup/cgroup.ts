@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, realpathSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { CgroupError, IsolationError, optionError } from '../errors.js';
@@ -72,12 +72,12 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
 
   /** A group that exists, by its directory in any hierarchy: in the others it is where that has the same path. Never removed unless `delete` is called. */
   static async open(path: string): Promise<Cgroup> {
-    check.absolutePath(path, 'path');
+    const directory = realPath(check.absolutePath(path, 'path'));
     const { all } = hierarchies();
     const home = all
-      .filter(({ mountpoint }) => path === mountpoint || path.startsWith(`${mountpoint}/`))
+      .filter(({ mountpoint }) => directory === mountpoint || directory?.startsWith(`${mountpoint}/`))
       .sort((a, b) => b.mountpoint.length - a.mountpoint.length)[0];
-    if (!home || !existsSync(join(path, 'cgroup.procs'))) {
+    if (!home || directory === undefined || !existsSync(join(directory, 'cgroup.procs'))) {
       throw new CgroupError('ERR_CLOISTER_CGROUP', `ENOENT: ${path} is no control group`, {
         step: 'open the control group',
         path,
@@ -85,11 +85,11 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
       });
     }
     // Below our own group, which can be elsewhere in each hierarchy, or else from the top.
-    const isOurs = path.startsWith(`${home.home}/`);
-    const name = relative(isOurs ? home.home : home.mountpoint, path);
+    const isOurs = directory.startsWith(`${home.home}/`);
+    const name = relative(isOurs ? home.home : home.mountpoint, directory);
     const places = all.flatMap((hierarchy): Place[] => {
-      const directory = hierarchy === home ? path : join(isOurs ? hierarchy.home : hierarchy.mountpoint, name);
-      return existsSync(join(directory, 'cgroup.procs')) ? [{ hierarchy, directory, controllers: controllersIn(hierarchy, directory), above: [] }] : [];
+      const there = hierarchy === home ? directory : join(isOurs ? hierarchy.home : hierarchy.mountpoint, name);
+      return existsSync(join(there, 'cgroup.procs')) ? [{ hierarchy, directory: there, controllers: controllersIn(hierarchy, there), above: [] }] : [];
     });
     return new Cgroup(name, places);
   }
@@ -387,6 +387,14 @@ function plain({ allow, type, major, minor, access }: Rule): DeviceRule {
 function onListeners(emitter: EventEmitter, changed: (event: string, count: number) => void): void {
   emitter.on('newListener', (event: string) => changed(event, emitter.listenerCount(event) + 1));
   emitter.on('removeListener', (event: string) => changed(event, emitter.listenerCount(event)));
+}
+
+function realPath(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 const ignoreGone = (error: NodeJS.ErrnoException): void => {

@@ -1,5 +1,4 @@
-import { statSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../native.js';
 import { flatKeyed, nestedKeyed, parseLimit } from './controllers/controller.js';
@@ -71,8 +70,9 @@ export class StatFiles {
   async read(): Promise<CgroupStats> {
     this.#reading++;
     let texts: (string | number)[];
+    let below: number;
     try {
-      texts = await native().readFiles(this.#fds);
+      [texts, below] = await Promise.all([native().readFiles(this.#fds), killsBelow(this.#places)]);
     } finally {
       this.#reading--;
       if (this.#closed) this.#release();
@@ -80,7 +80,6 @@ export class StatFiles {
     const found = new Map<string, string>();
     for (const [index, text] of texts.entries()) if (typeof text === 'string') found.set(this.#keys[index] as string, text.replace(/\n$/, ''));
     const stats = statsOf((version, file) => found.get(keyOf(version, file)), this.#sizes);
-    const below = await killsBelow(this.#places);
     if (stats.memory && below > 0) {
       stats.memory.events.oom += below;
       stats.memory.events.oomKill += below;
@@ -148,7 +147,9 @@ export async function lastCounts(places: readonly Place[]): Promise<LastCounts> 
  */
 export async function killsBelow(places: readonly Place[]): Promise<number> {
   const v1 = places.find(({ hierarchy, controllers }) => hierarchy.version === 'v1' && controllers.includes('memory'));
-  if (!v1 || (statSync(v1.directory, { throwIfNoEntry: false })?.nlink ?? 2) === 2) return 0;
+  if (!v1) return 0;
+  const { nlink } = await stat(v1.directory).catch(() => ({ nlink: 2 }));
+  if (nlink === 2) return 0;
   const entries = await readdir(v1.directory, { withFileTypes: true, recursive: true }).catch(() => []);
   const files = entries.filter((entry) => entry.isDirectory()).map(({ parentPath, name }) => join(parentPath, name, 'memory.oom_control'));
   const texts = await native().readFiles(files);

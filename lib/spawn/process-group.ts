@@ -8,7 +8,7 @@ import { ownedName } from '../cgroup/owner-name.js';
 import type { Place } from '../cgroup/places.js';
 import { type LastCounts, lastCounts } from '../cgroup/stats.js';
 import type { CgroupStats } from '../cgroup/types.js';
-import { type CgroupError, IsolationError } from '../errors.js';
+import { CgroupError, IsolationError } from '../errors.js';
 import type { ResourceUsage } from './types.js';
 
 /** What its group says of a program that has ended. */
@@ -35,7 +35,17 @@ export class ProcessGroup {
   }
 
   static async for(choice: Cgroup | Limits, detached: boolean): Promise<ProcessGroup> {
-    if (choice instanceof Cgroup) return new ProcessGroup(choice, !(await choice.givesBirth()), undefined, await choice.stats());
+    if (choice instanceof Cgroup) {
+      const before = await choice.stats();
+      // It would stop before its program, with copies of what other sandboxes wait for the end of.
+      if (before.freezer !== 'thawed') {
+        throw new CgroupError('ERR_CLOISTER_BUSY', `the control group ${choice.name} is frozen, so nothing can be started in it`, {
+          step: 'enter the control group',
+          hint: 'thaw() it first.',
+        });
+      }
+      return new ProcessGroup(choice, !(await choice.givesBirth()), undefined, before);
+    }
     const name = ownedName(detached);
     const recipe = await recipeFor(name, choice ?? noLimits);
     const v2 = recipe.places.find(({ hierarchy }) => hierarchy.version === 'v2');
