@@ -55,7 +55,7 @@ export interface Native {
   /** One write(2). The bytes written. */
   writeText(fd: number, text: string): number;
   eventFd(): number;
-  /** Each file's text, or a negative errno, by descriptor (kept open until then) or path; all in one visit to libuv's pool. */
+  /** Each file's text (a directory's number of links), or a negative errno, by descriptor (kept open until then) or path; all in one visit to libuv's pool. */
   readFiles(files: readonly (number | string)[]): Promise<(string | number)[]>;
   /**
    * Takes the descriptor. The callback gets what the file says after each event, or undefined when it is gone. `priority`: waits

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <string>
@@ -36,6 +37,11 @@ void read_whole(File& file) {
   for (off_t at = 0;;) {
     const ssize_t size = pread(fd, buffer, sizeof(buffer), at);
     if (size < 0 && errno == EINTR) continue;
+    struct stat about;
+    if (size < 0 && errno == EISDIR && fstat(fd, &about) == 0) {
+      file.text = std::to_string(about.st_nlink);
+      return;
+    }
     if (size < 0) file.error = -errno;
     if (size <= 0) return;
     file.text.append(buffer, static_cast<size_t>(size));

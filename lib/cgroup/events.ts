@@ -5,7 +5,7 @@ import { checked, native } from '../native.js';
 import { flatKeyed } from './controllers/controller.js';
 import { readOptional } from './hierarchies.js';
 import type { Place } from './places.js';
-import { killsBelow } from './stats.js';
+import { oomKills } from './stats.js';
 import type { CgroupEvents } from './types.js';
 
 // What happens in a group, as the kernel tells it: by poll(2) on its files (cgroup-v2.rst, "Core Interface Files": an update generates a
@@ -87,7 +87,6 @@ function watchKills(places: readonly Place[], emit: Emit): (() => void) | undefi
   if (!place) return undefined;
   if (place.hierarchy.version === 'v2') return watchCount(places, 'memory', 'memory.events', 'oom_kill', (kills) => emit('oom', { kills }));
   const path = join(place.directory, 'memory.oom_control');
-  const kills = async (): Promise<number> => (flatKeyed(readOptional(path))['oom_kill'] ?? 0) + (await killsBelow(places));
   const file = checked(native().openFile(path), 'open', 'watch for the OOM killer');
   const event = checked(native().eventFd(), 'eventfd2', 'watch for the OOM killer');
   const control = native().openFile(join(place.directory, 'cgroup.event_control'), 1);
@@ -108,7 +107,7 @@ function watchKills(places: readonly Place[], emit: Emit): (() => void) | undefi
   // victim: so the count is looked at now, and, while it has not grown, after 1, 2, 4 … 512 ms.
   const look = async (wait: number): Promise<void> => {
     clearTimeout(timer);
-    const more = (await kills()) - before;
+    const more = (await oomKills(places)) - before;
     if (closed) return;
     if (more > 0) {
       before += more;

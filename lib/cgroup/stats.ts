@@ -1,4 +1,4 @@
-import { readdir, stat } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../native.js';
 import { flatKeyed, nestedKeyed, parseLimit } from './controllers/controller.js';
@@ -8,6 +8,9 @@ import { type Place, readerOf } from './places.js';
 import type { CgroupStats, Pressure } from './types.js';
 
 const always = ['cgroup.events', 'cgroup.freeze', 'cpu.stat', 'cpu.pressure', 'memory.pressure', 'io.pressure'];
+
+/** The directory itself, which is read as its number of links. */
+const links = '.';
 
 /** The files of each controller, v2's and v1's. A kernel that is without one of them is without what it says. */
 const files: Readonly<Record<string, Readonly<Partial<Record<Version, readonly string[]>>>>> = {
@@ -21,6 +24,7 @@ const files: Readonly<Record<string, Readonly<Partial<Record<Version, readonly s
       'memory.stat',
       'memory.oom_control',
       'memory.failcnt',
+      links,
     ],
   },
   cpu: { v1: ['cpu.stat'] },
@@ -70,16 +74,17 @@ export class StatFiles {
   async read(): Promise<CgroupStats> {
     this.#reading++;
     let texts: (string | number)[];
-    let below: number;
     try {
-      [texts, below] = await Promise.all([native().readFiles(this.#fds), killsBelow(this.#places)]);
+      texts = await native().readFiles(this.#fds);
     } finally {
       this.#reading--;
       if (this.#closed) this.#release();
     }
     const found = new Map<string, string>();
     for (const [index, text] of texts.entries()) if (typeof text === 'string') found.set(this.#keys[index] as string, text.replace(/\n$/, ''));
-    const stats = statsOf((version, file) => found.get(keyOf(version, file)), this.#sizes);
+    const at: Look = (version, file) => found.get(keyOf(version, file));
+    const stats = statsOf(at, this.#sizes);
+    const below = await killsBelow(this.#places, at('v1', links));
     if (stats.memory && below > 0) {
       stats.memory.events.oom += below;
       stats.memory.events.oomKill += below;
@@ -109,7 +114,7 @@ export interface LastCounts {
 }
 
 const lastFiles: Readonly<Record<string, Readonly<Partial<Record<Version, readonly string[]>>>>> = {
-  memory: { v2: ['memory.peak', 'memory.events'], v1: ['memory.max_usage_in_bytes', 'memory.oom_control'] },
+  memory: { v2: ['memory.peak', 'memory.events'], v1: ['memory.max_usage_in_bytes', 'memory.oom_control', links] },
   cpuacct: files['cpuacct'] as object,
   io: files['io'] as object,
   blkio: { v1: ['blkio.throttle.io_service_bytes_recursive'] },
@@ -126,10 +131,11 @@ export async function lastCounts(places: readonly Place[]): Promise<LastCounts> 
       }),
     ),
   );
-  const [texts, below] = await Promise.all([native().readFiles(wanted.map(({ path }) => path)), killsBelow(places)]);
+  const texts = await native().readFiles(wanted.map(({ path }) => path));
   const found = new Map<string, string>();
   for (const [index, text] of texts.entries()) if (typeof text === 'string') found.set((wanted[index] as { key: string }).key, text.trimEnd());
   const at: Look = (version, file) => found.get(keyOf(version, file));
+  const below = await killsBelow(places, at('v1', links));
   const kills = flatKeyed(at('v2', 'memory.events'))['oom_kill'] ?? flatKeyed(at('v1', 'memory.oom_control'))['oom_kill'];
   return {
     populated: at('v2', 'cgroup.events')?.includes('populated 1') ?? (at('v1', 'cgroup.procs') ?? '') !== '',
@@ -145,15 +151,23 @@ export async function lastCounts(places: readonly Place[]): Promise<LastCounts> 
  * Victims in groups below. v2 counts them in the groups above as well, v1 in their own group only (memcg_memory_event). A directory
  * of groups has as many links as children, and two.
  */
-export async function killsBelow(places: readonly Place[]): Promise<number> {
-  const v1 = places.find(({ hierarchy, controllers }) => hierarchy.version === 'v1' && controllers.includes('memory'));
-  if (!v1) return 0;
-  const { nlink } = await stat(v1.directory).catch(() => ({ nlink: 2 }));
-  if (nlink === 2) return 0;
+async function killsBelow(places: readonly Place[], links: string | undefined): Promise<number> {
+  const v1 = memoryOfV1(places);
+  if (!v1 || Number(links ?? 2) <= 2) return 0;
   const entries = await readdir(v1.directory, { withFileTypes: true, recursive: true }).catch(() => []);
   const files = entries.filter((entry) => entry.isDirectory()).map(({ parentPath, name }) => join(parentPath, name, 'memory.oom_control'));
   const texts = await native().readFiles(files);
   return texts.reduce((sum: number, text) => sum + (typeof text === 'string' ? (flatKeyed(text)['oom_kill'] ?? 0) : 0), 0);
+}
+
+const memoryOfV1 = (places: readonly Place[]): Place | undefined =>
+  places.find(({ hierarchy, controllers }) => hierarchy.version === 'v1' && controllers.includes('memory'));
+
+/** Of v1, with those below. */
+export async function oomKills(places: readonly Place[]): Promise<number> {
+  const directory = memoryOfV1(places)?.directory ?? '';
+  const [text, links] = await native().readFiles([join(directory, 'memory.oom_control'), directory]);
+  return (typeof text === 'string' ? (flatKeyed(text)['oom_kill'] ?? 0) : 0) + (await killsBelow(places, String(links)));
 }
 
 type Look = (version: Version, file: string) => string | undefined;
