@@ -96,13 +96,17 @@ function v1(): Answer {
   return cgroupMounts().some(({ fsType }) => fsType === 'cgroup') ? undefined : 'no cgroup v1 hierarchy is mounted';
 }
 
+/** v2's name of a controller is the one that counts. */
+const namesOnV1: Readonly<Record<string, string>> = { io: 'blkio' };
+
 /** The folders where our own group of each hierarchy is, if it has that controller. */
 function homesOf(controller: string): string[] {
   const memberships = askHostNow(['cgroup'])[0].cgroup;
+  const onV1 = namesOnV1[controller] ?? controller;
   return cgroupMounts().flatMap(({ fsType, mountPoint, superOptions }) => {
     const isV2 = fsType === 'cgroup2';
     const membership = memberships.find(({ controllers }) =>
-      isV2 ? controllers === '' : controllers.split(',').includes(controller) && superOptions.includes(controller),
+      isV2 ? controllers === '' : controllers.split(',').includes(onV1) && superOptions.includes(onV1),
     );
     if (!membership) return [];
     const home = join(mountPoint, membership.path);
@@ -115,7 +119,10 @@ function homesOf(controller: string): string[] {
 /** That a group with this controller can be made below our own. */
 function controller(name: string): Answer {
   const [home] = homesOf(name);
-  if (home === undefined) return 'no hierarchy offers it';
+  return home === undefined ? 'no hierarchy offers it' : groupBelow(home);
+}
+
+function groupBelow(home: string): Answer {
   const trial = join(home, `cloister-ability-${process.pid}`);
   try {
     const subtree = join(home, 'cgroup.subtree_control');
@@ -126,6 +133,48 @@ function controller(name: string): Answer {
   } catch (error) {
     return String(error);
   }
+}
+
+/** Where groups are v2's, a program decides about devices: bpf(2), and BPF_PROG_ATTACH of CGROUP_DEVICE wants CAP_NET_ADMIN. */
+function deviceRules(): Answer {
+  if (controller('devices') === undefined) return undefined;
+  return capability('CAP_SYS_ADMIN') ?? capability('CAP_NET_ADMIN') ?? (homeOfV2() ? undefined : 'neither v1 nor v2 is mounted');
+}
+
+function homeOfV2(): string | undefined {
+  const mount = cgroupMounts().find(({ fsType }) => fsType === 'cgroup2');
+  const membership = askHostNow(['cgroup'])[0].cgroup.find(({ controllers, hierarchy }) => hierarchy === 0 && controllers === '');
+  return mount && membership && join(mount.mountPoint, membership.path);
+}
+
+function v2Group(): Answer {
+  const home = homeOfV2();
+  return home === undefined ? 'no cgroup2 is mounted' : groupBelow(home);
+}
+
+function hugePages(): Answer {
+  const free = /^HugePages_Free:\s+(\d+)/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? '0';
+  return Number(free) > 1 ? undefined : `${free} of them are free`;
+}
+
+function scratchDisk(): Answer {
+  const named = process.env['CLOISTER_SCRATCH_DISK'];
+  if (named) return firstFailure([['open', named, 'rw']]);
+  if (uid !== 0) return 'CLOISTER_SCRATCH_DISK names none';
+  const { status, stderr, error } = spawnSync('losetup', ['--find'], { encoding: 'utf8' });
+  return status === 0 ? undefined : (error?.message ?? stderr.trim());
+}
+
+/** A hierarchy of v1 for one of its controllers that is in none yet. */
+function v1Mount(name: string): Answer {
+  if (uid !== 0) return `the user id is ${uid}`;
+  const mounts: readonly Question[] = [
+    ['mount', 'none', '/', 'none', recursivelyPrivate],
+    ['mount', 'none', '/tmp', 'tmpfs', 0],
+    ['mkdir', '/tmp/trial'],
+    ['mount', 'none', '/tmp/trial', 'cgroup', 0, name],
+  ];
+  return firstFailure(inNew('mnt', mounts));
 }
 
 const capabilityNames =
@@ -164,6 +213,12 @@ const plain = {
   'cgroup-v1': v1,
   /** The pure layout: cgroup2 itself is at /sys/fs/cgroup. */
   'cgroup-v2': pureV2,
+  /** A group of v2 can be made below our own, whatever controllers it has. */
+  'v2-group': v2Group,
+  'device-rules': deviceRules,
+  'huge-pages': hugePages,
+  /** A block device that may be written over: that of CLOISTER_SCRATCH_DISK, or a loop device that a test makes. */
+  'scratch-disk': scratchDisk,
   overlay: () => firstFailure(overlay),
   fuse: () => firstFailure([['open', '/dev/fuse', 'rw']]),
   aufs: () => (/\taufs$/m.test(readFileSync('/proc/filesystems', 'utf8')) ? undefined : 'the kernel has no aufs'),
@@ -180,13 +235,16 @@ const families = {
   program,
   controller,
   capability,
+  'v1-mount': v1Mount,
   landlock: (abi: string) => landlock(Number(abi)),
 } satisfies Record<string, (name: string) => Answer>;
 
 export type Ability =
   | keyof typeof plain
   | `program:${string}`
+  /** By v2's name. */
   | `controller:${string}`
+  | `v1-mount:${string}`
   | `capability:CAP_${string}`
   /** At least this ABI. */
   | `landlock:${number}`;

@@ -137,6 +137,8 @@ export type Report = ObjectLooks & NestedLooks;
 
 type Written = Outcome & { readonly written: number };
 type Received = Outcome & { readonly received?: string };
+/** How a child ended. */
+type Ending = OrFailed<{ readonly signal: string | null; readonly code: number | null }>;
 type Pids = Outcome & { readonly pids: readonly number[] };
 type OutcomeVerb =
   | 'create'
@@ -169,7 +171,10 @@ type OutcomeVerb =
   | 'setgroups'
   | 'socket'
   | 'spin'
-  | 'sleep';
+  | 'sleep'
+  | 'fork-bomb'
+  | 'reread'
+  | 'count';
 
 /** Verbs that answer with one line each. */
 export type Answers = ObjectLooks & { readonly [K in keyof NestedLooks]: Pick<NestedLooks, K> } & {
@@ -192,6 +197,13 @@ export type Answers = ObjectLooks & { readonly [K in keyof NestedLooks]: Pick<Ne
   readonly fill: Written;
   readonly 'echo-fd': OrFailed<{ readonly bytes: number; readonly text: string }>;
   readonly alloc: OrFailed<{ readonly bytes: number; readonly peakBytes: number }>;
+  readonly 'alloc-child': Ending;
+  /** By a child, whose code is its errno. */
+  readonly 'huge-pages': Ending;
+  readonly burn: Outcome & { readonly wallUs: number; readonly cpuUs: number };
+  readonly affinity: OrFailed<{ readonly count: number; readonly cpus: readonly number[] }>;
+  readonly churn: Outcome & { readonly forked: number };
+  readonly direct: OrFailed<{ readonly bytes: number; readonly us: number }>;
   readonly orphans: Pids;
   readonly zombies: Outcome & { readonly made: number; readonly zombies: number };
   readonly 'forkbomb-light': Outcome & { readonly forked: number };

@@ -50,7 +50,7 @@ const recipes: Record<FixtureName, Recipe> = {
     make: (target) =>
       compile(
         target,
-        ...['-std=c11', '-D_GNU_SOURCE', '-Wall', '-Wextra', '-Werror', '-O1', '-static'],
+        ...['-std=c11', '-D_GNU_SOURCE', '-Wall', '-Wextra', '-Werror', '-O1', '-static', '-pthread'],
         ...probeSources.filter((path) => path.endsWith('.c')),
       ),
   },
