@@ -111,12 +111,15 @@ export type TreeEntry =
   | { readonly kind: 'symlink'; readonly path: string; readonly target: string }
   | { readonly kind: 'overlay' | 'file'; readonly path: string };
 
+/** Everybody may write to it: a program wants to find it empty, not to miss it. */
+export const isWorkplace = ({ kind, mode }: HostLayout['hidden'][number]): boolean => kind === 'directory' && (mode & 0o002) !== 0;
+
 /**
  * An ordinary user cannot overlay a directory that has other mounts below it: clone_private_mount() refuses whoever could look
  * below them (has_locked_children, fs/namespace.c). So directories without mounts are overlaid, one by one, and those above
- * mounts are made anew.
+ * mounts are made anew. So are those above hidden ones that are to be written to, if a layer cannot make them empty (`canEmpty`).
  */
-export function hostTree(layout: HostLayout, most: number): { entries: TreeEntry[]; missing: string[] } {
+export function hostTree(layout: HostLayout, most: number, canEmpty: boolean): { entries: TreeEntry[]; missing: string[] } {
   const entries: TreeEntry[] = [];
   const missing: string[] = [];
   let overlays = 0;
@@ -135,7 +138,10 @@ export function hostTree(layout: HostLayout, most: number): { entries: TreeEntry
     const hidden = layout.hidden.find((candidate) => candidate.path === path);
     const mode = status.mode & 0o7777;
     if (hidden || (kernelDirectories as readonly string[]).includes(path)) entries.push({ kind: 'directory', path, mode: hidden?.mode ?? mode });
-    else if (layout.mounts.some((mount) => mount.path !== path && mount.path !== '/' && isBelow(mount.path, path))) {
+    else if (
+      layout.mounts.some((mount) => mount.path !== path && mount.path !== '/' && isBelow(mount.path, path)) ||
+      (!canEmpty && layout.hidden.some((below) => isWorkplace(below) && isBelow(below.path, path)))
+    ) {
       entries.push({ kind: 'directory', path, mode });
       try {
         walk(path);

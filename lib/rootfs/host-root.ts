@@ -7,12 +7,14 @@ import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import { mountAttr } from '../plan/structs.js';
 import { idsFor } from '../security/id-map.js';
-import { cloneMount, newFilesystem } from './filesystem.js';
+import { cloneMount, newFilesystem, openDirectory } from './filesystem.js';
 import { hiddenIn, hideLayer } from './hide-layer.js';
 import { type HostLayout, type HostMount, hostLayout, hostTree, type TreeEntry } from './host-layout.js';
 import { discardKit, type Kit, makeKit } from './kit.js';
-import { overlay, type UpperSpace } from './overlay.js';
+import { mountAbilities, tryMounts } from './mount-abilities.js';
+import { layer, overlay, tmpfsUpper, type UpperSpace } from './overlay.js';
 import type { RootMount } from './root-mount.js';
+import { beginMaking } from './stage.js';
 
 // The host's tree as a copy-on-write root. A privileged caller overlays each of the host's mounts, with ids mapped; an ordinary
 // user puts a root together from overlays of single directories.
@@ -46,7 +48,8 @@ const latest = new Map<string, HostLayout>();
 
 async function examine(layout: HostLayout): Promise<HostRoot> {
   const who = caller();
-  const kit = who.privileged ? await makeKit(layout) : undefined;
+  await tryMounts();
+  const kit = who.privileged && mountAbilities().detached ? await makeKit(layout) : undefined;
   const ids = await idsFor('auto', who, { uid: 0, gid: 0 });
   try {
     const shown: HostRoot['shown'][number][] = [];
@@ -59,7 +62,7 @@ async function examine(layout: HostLayout): Promise<HostRoot> {
         shown.push({ ...mount, index, hides, idmapped: true });
       } else if (await works(mount, undefined)) {
         shown.push({ ...mount, index, hides, idmapped: false });
-        if (ids.userns !== undefined) missing.push(`${mount.path} (owners)`);
+        if (ids.userns !== undefined) missing.push(`${mount.path} (owners: ids cannot be mapped on its file system, so its files belong to nobody inside)`);
       } else {
         missing.push(mount.path);
       }
@@ -80,10 +83,11 @@ async function examine(layout: HostLayout): Promise<HostRoot> {
 }
 
 async function works(mount: HostMount, userns: number | undefined): Promise<boolean> {
-  const plan = new PlanBuilder().in('parent');
+  const plan = new PlanBuilder();
+  beginMaking(plan);
   plan.label('try an overlay', mount.path);
-  const space = { base: newFilesystem(plan, 'tmpfs', {}, 0), owner: undefined, count: 0 };
-  overlay(plan, space, { lowers: [cloneMount(plan, cwd, mount.path, { userns })], userxattr: false, volatile: false });
+  const space = tmpfsUpper(plan, 2 ** 20, undefined);
+  overlay(plan, space, { lowers: [layer(plan, space.stage, mount.path, userns)], userxattr: false, volatile: false });
   try {
     await runPlan(plan);
     return true;
@@ -93,21 +97,27 @@ async function works(mount: HostMount, userns: number | undefined): Promise<bool
   }
 }
 
-/** Steps of the parent: detached overlays of the host's mounts. `kit` holds a duplicate of the kit's descriptor. */
-export function privilegedHostRoot(plan: PlanBuilder, root: HostRoot, kit: Slot, space: UpperSpace, userns: number | undefined): RootMount[] {
+/** Steps of the parent, or a joiner: detached overlays of the host's mounts. `kit` holds a duplicate of the kit's descriptor, if there is one. */
+export function privilegedHostRoot(plan: PlanBuilder, root: HostRoot, kit: Slot | undefined, space: UpperSpace, userns: number | undefined): RootMount[] {
   const mounts: RootMount[] = [];
+  const hiding = (index: number, path: string): Slot => {
+    if (kit) return cloneMount(plan, kit, `hide/${index}`, { userns });
+    hideLayer(plan, space.base, `hide${index}`, path, root.layout, false, space.owner);
+    return openDirectory(plan, space.base, `hide${index}`);
+  };
   for (const { path, kind, index, idmapped, hides } of root.shown) {
     const idMap = idmapped ? userns : undefined;
     plan.label(kind === 'file' ? 'show a file of the host' : 'overlay a mount of the host', path);
-    const lower = cloneMount(plan, cwd, path, { userns: idMap, attributes: kind === 'file' ? k.MOUNT_ATTR_RDONLY : 0 });
     if (kind === 'file') {
-      mounts.push({ target: path, mount: lower });
+      mounts.push({ target: path, isFile: true, mount: cloneMount(plan, cwd, path, { attributes: k.MOUNT_ATTR_RDONLY }) });
       continue;
     }
-    const lowers = hides ? [cloneMount(plan, kit, `hide/${index}`, { userns }), lower] : [lower];
+    const lower = layer(plan, space.stage, path, idMap);
+    const lowers = hides ? [hiding(index, path), lower] : [lower];
     mounts.push({ target: path, mount: overlay(plan, space, { lowers, userxattr: false, volatile: false }) });
     for (const used of lowers) plan.add('close', [used]);
   }
+  space.stage.clear();
   return mounts;
 }
 
@@ -115,9 +125,13 @@ export function privilegedHostRoot(plan: PlanBuilder, root: HostRoot, kit: Slot,
 const mostOverlays = 64;
 
 /** Steps of whoever is in the new user and mount namespaces: a root on tmpfs, with the host's directories overlaid one by one. */
-export function ordinaryHostRoot(plan: PlanBuilder, root: HostRoot, space: UpperSpace): { mounts: RootMount[]; missing: string[] } {
-  const { entries, missing } = hostTree(root.layout, mostOverlays);
+export function ordinaryHostRoot(plan: PlanBuilder, root: HostRoot, makeSpace: () => UpperSpace): { mounts: RootMount[]; missing: string[] } {
+  const { detached, tmpfsUserXattrs } = mountAbilities();
+  const { entries, missing } = hostTree(root.layout, mostOverlays, tmpfsUserXattrs);
   const base = openDirectoryTree(plan, entries);
+  if (!detached) plan.add('move_mount', [base, '', cwd, '/', k.MOVE_MOUNT_F_EMPTY_PATH]);
+  // After the root is attached, so that what is held for the time being lies above it.
+  const space = makeSpace();
   let hides = 0;
   const slots = { copy: plan.slot('copy'), lower: plan.slot('lower'), hide: plan.slot('hiding layer') };
   for (const entry of entries) {
@@ -145,8 +159,14 @@ export function ordinaryHostRoot(plan: PlanBuilder, root: HostRoot, space: Upper
       plan.add('close', [slots.copy]);
     }
   }
-  return { mounts: [{ target: '/', mount: base }], missing };
+  space.stage.clear();
+  const mounts: RootMount[] = [{ target: '/', mount: base, isAttached: !detached }];
+  return { mounts, missing: tmpfsUserXattrs ? missing : [...missing, withoutUserXattrs] };
 }
+
+/** ovl_set_opaque in fs/overlayfs/dir.c gives EIO where an upper cannot have the attribute. */
+export const withoutUserXattrs =
+  '/ (new directories in the place of deleted ones of the layers: EIO, as tmpfs has no user attributes before Linux 6.6; an upper on a disk has them)';
 
 function openDirectoryTree(plan: PlanBuilder, entries: readonly TreeEntry[]): Slot {
   plan.label('make the root', '/');

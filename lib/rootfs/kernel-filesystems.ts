@@ -3,6 +3,7 @@ import * as k from '../plan/constants.js';
 import { cwd, type Slot, type Step } from '../plan/steps.js';
 import { mountAttr, openHow } from '../plan/structs.js';
 import { cloneMount, createFilesystem, newFilesystem } from './filesystem.js';
+import { Stage } from './stage.js';
 import { attach, openTarget } from './targets.js';
 
 const inRoot = k.RESOLVE_IN_ROOT | k.RESOLVE_NO_MAGICLINKS;
@@ -39,10 +40,14 @@ export function mountSys(plan: PlanBuilder, root: Slot, path: string, from: 'new
 }
 
 /**
- * Covers what a path shows: a directory by an empty one (`blank`, seen from `from`), anything else by /dev/null (`nothing`, or the host's). Paths that are not there are passed over,
- * as runtime-spec says.
+ * Covers what a path shows: a directory by an empty one, anything else by /dev/null; both are the kit's if there is one. Paths that
+ * are not there are passed over, as runtime-spec says.
  */
-export function maskPaths(plan: PlanBuilder, root: Slot, paths: readonly string[], from: Slot, blank: string, nothing: string | undefined): void {
+export function maskPaths(plan: PlanBuilder, root: Slot, paths: readonly string[], kit: Slot | undefined): void {
+  plan.label('make an empty directory for masks');
+  const stage = new Stage(plan);
+  const empty = kit ?? stage.hold(newFilesystem(plan, 'tmpfs', { mode: '0555' }, k.MOUNT_ATTR_RDONLY));
+  const blank = kit ? 'blank' : '';
   const target = plan.slot('path to mask');
   const over = plan.slot('mask');
   const look = (path: string, flags: number, tolerate: number[]): Step =>
@@ -55,12 +60,13 @@ export function maskPaths(plan: PlanBuilder, root: Slot, paths: readonly string[
     plan.label('mask', path);
     let covered: Step | undefined;
     plan.unless(look(path, k.O_DIRECTORY, [k.ENOENT, k.ENOTDIR]), 'tolerated', () => {
-      covered = cover(from, blank, blank === '' ? k.AT_EMPTY_PATH : 0);
+      covered = cover(empty, blank, blank === '' ? k.AT_EMPTY_PATH : 0);
     });
     plan.unless(covered as Step, 'done', () => {
-      plan.unless(look(path, 0, [k.ENOENT, k.ENOTDIR]), 'tolerated', () => (nothing === undefined ? cover(cwd, '/dev/null', 0) : cover(from, nothing, 0)));
+      plan.unless(look(path, 0, [k.ENOENT, k.ENOTDIR]), 'tolerated', () => (kit ? cover(kit, 'dev/null', 0) : cover(cwd, '/dev/null', 0)));
     });
   }
+  stage.clear();
 }
 
 /** Mounts each path, with what is mounted below it, read-only over itself. */

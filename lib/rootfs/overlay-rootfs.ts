@@ -16,12 +16,14 @@ import { leaseRange } from '../security/id-range.js';
 import * as check from '../spawn/validate.js';
 import { unavailable } from '../unavailable.js';
 import { parseBytes } from '../units.js';
-import { cloneMount, openDirectory } from './filesystem.js';
-import { hostRoot, ordinaryHostRoot, privilegedHostRoot } from './host-root.js';
+import { openDirectory } from './filesystem.js';
+import { hostRoot, ordinaryHostRoot, privilegedHostRoot, withoutUserXattrs } from './host-root.js';
+import { mountAbilities, tryMounts } from './mount-abilities.js';
 import { enterOwner, type Owner, shareOwner } from './ordinary-owner.js';
-import { type OverlayMount, overlay, overlayOf, tmpfsUpper, type UpperSpace } from './overlay.js';
+import { layer, type OverlayMount, overlay, overlayOf, tmpfsUpper, type UpperSpace } from './overlay.js';
 import { defaultUpperSize } from './ready.js';
 import type { RootMount } from './root-mount.js';
+import { beginMaking, Stage, type StoredMounts, storeMounts } from './stage.js';
 import type { ApplyReport, Branch, Change, OverlayOptions } from './types.js';
 
 interface Checked {
@@ -35,8 +37,7 @@ interface Checked {
 }
 
 /** The mounts of a root that has been made: each is copied for each spawn, so all share one superblock and one upper. */
-interface Made {
-  readonly mounts: readonly { readonly target: string; readonly fd: number }[];
+interface Made extends StoredMounts {
   readonly ids: Ids;
   /** Of an ordinary user: the namespaces that own the mounts. A spawn has to be in them. */
   readonly owner: Owner | undefined;
@@ -116,6 +117,7 @@ export class OverlayRootfs implements AsyncDisposable {
       disk,
     );
     try {
+      await tryMounts();
       // With 'auto' the ids are those of the first spawn. Trying now tells at once what the kernel thinks of these layers.
       const kept = options.idMap === undefined && upper.startsWith('/') && caller().mayMapRanges ? await leaseRange(ownerOf(upper)) : undefined;
       if (kept) await root.#decide(kept);
@@ -150,7 +152,8 @@ export class OverlayRootfs implements AsyncDisposable {
   }
 
   async #makePrivileged(ids: Ids, trial: boolean): Promise<Made> {
-    const plan = new PlanBuilder().in('parent');
+    const plan = new PlanBuilder();
+    beginMaking(plan);
     const owner = rootOutside(ids.map);
     const userns = ids.userns === undefined ? undefined : native().duplicate(ids.userns, 0);
     if (userns !== undefined) plan.slot('user namespace', userns);
@@ -165,6 +168,7 @@ export class OverlayRootfs implements AsyncDisposable {
       enterOwner(plan, owner);
       plan.label('become root inside').add('setresgid', [0, 0, 0]);
       plan.add('setresuid', [0, 0, 0]);
+      if (!mountAbilities().detached) plan.label('make a mount namespace').add('unshare', [k.CLONE_NEWNS]);
       const { mounts, missing } = await this.#overlays(plan, undefined, undefined, true, trial);
       return await this.#keep(plan, mounts, { ...ids, release: () => [ids.release(), release()] }, missing, owner);
     } catch (error) {
@@ -182,44 +186,52 @@ export class OverlayRootfs implements AsyncDisposable {
   ): Promise<{ mounts: RootMount[]; missing: readonly string[] }> {
     const { layers, upper, size, volatile, hide } = this.#options;
     const root = layers === undefined ? await hostRoot(hide) : undefined;
-    let space: UpperSpace;
-    if (upper === 'tmpfs') {
-      space = tmpfsUpper(plan, size, owner);
-    } else {
+    const makeSpace = (): UpperSpace => {
+      if (upper === 'tmpfs') return tmpfsUpper(plan, size, owner);
       plan.label('use the writable layer', upper);
-      space = { base: openDirectory(plan, cwd, upper), owner, count: 0 };
-    }
+      return { base: openDirectory(plan, cwd, upper), owner, stage: new Stage(plan), count: 0 };
+    };
+    if (root && userxattr) return ordinaryHostRoot(plan, root, makeSpace);
+    const space = makeSpace();
     if (root) {
-      if (userxattr) return ordinaryHostRoot(plan, root, space);
-      const kit = plan.slot('kit', native().duplicate((root.kit as { fd: number }).fd, 0));
+      const kit = root.kit && plan.slot('kit', native().duplicate(root.kit.fd, 0));
       return { mounts: privilegedHostRoot(plan, root, kit, space, userns), missing: root.missing };
     }
     const lowers = [...(layers ?? [])].reverse().map((path) => {
       plan.label('use a layer', path);
-      return userns === undefined ? openDirectory(plan, cwd, path) : cloneMount(plan, cwd, path, { userns });
+      return userns === undefined ? openDirectory(plan, cwd, path) : layer(plan, space.stage, path, userns);
     });
     plan.label('mount the overlay', layers?.join(':'));
     // An upper that has been volatile once is refused from then on (ovl_check_incompat): not for a mere trial.
     const request = { lowers, userxattr, volatile: volatile && !trial };
-    const mount = upper === 'tmpfs' || upper === this.#disk ? overlay(plan, space, request) : this.#inDirectory(plan, upper, request, owner);
-    return { mounts: [{ target: '/', mount }], missing: [] };
+    const mount = upper === 'tmpfs' || upper === this.#disk ? overlay(plan, space, request) : this.#inDirectory(plan, space.stage, upper, request, owner);
+    space.stage.clear();
+    return { mounts: [{ target: '/', mount }], missing: userxattr && upper === 'tmpfs' && !mountAbilities().tmpfsUserXattrs ? [withoutUserXattrs] : [] };
   }
 
   /** An upper of the caller's: its own directory is the layer, the work directory is made beside it. */
-  #inDirectory(plan: PlanBuilder, upper: string, request: OverlayMount, owner: UpperSpace['owner']): Slot {
+  #inDirectory(plan: PlanBuilder, stage: Stage, upper: string, request: OverlayMount, owner: UpperSpace['owner']): Slot {
     const work = join(upper, '..', `.${upper.split('/').at(-1)}.work`);
     plan.label('use the writable layer', upper);
     plan.add('mkdirat', [cwd, work, 0o700], { tolerate: [k.EEXIST] });
     const upperSlot = openDirectory(plan, cwd, upper);
     // Root inside must be able to write to it. Only the directory itself: what is in it has the owners that it has.
     if (owner && this.#options.idMap === 'auto') plan.add('fchownat', [upperSlot, '', owner.uid, owner.gid, k.AT_EMPTY_PATH]);
-    return overlayOf(plan, request, upperSlot, openDirectory(plan, cwd, work));
+    return overlayOf(plan, stage, request, upperSlot, openDirectory(plan, cwd, work));
   }
 
   async #keep(plan: PlanBuilder, mounts: readonly RootMount[], ids: Ids, missing: readonly string[], owner?: Owner): Promise<Made> {
     for (const { mount } of mounts) plan.keep(mount);
+    const store = mountAbilities().detached ? undefined : storeMounts(plan, mounts);
+    if (store) plan.keep(store);
     const fdOf = await runPlan(plan);
-    return { mounts: mounts.map(({ target, mount }) => ({ target, fd: fdOf(mount) })), ids, owner, missing };
+    return {
+      mounts: mounts.map(({ target, isFile, mount }) => ({ target, isFile, fd: fdOf(mount) })),
+      store: store && fdOf(store),
+      ids,
+      owner,
+      missing,
+    };
   }
 
   /** @internal The ids that its files are owned by, once that has been decided. */
@@ -302,8 +314,9 @@ export class OverlayRootfs implements AsyncDisposable {
   }
 }
 
-function closeAll({ mounts, ids }: Made): void {
+function closeAll({ mounts, store, ids }: Made): void {
   for (const { fd } of mounts) native().close(fd);
+  if (store !== undefined) native().close(store);
   ids.release();
 }
 

@@ -1,7 +1,9 @@
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
-import type { Slot } from '../plan/steps.js';
-import { createFilesystem, newFilesystem, openDirectory } from './filesystem.js';
+import { cwd, type Slot } from '../plan/steps.js';
+import { cloneMount, createFilesystem, newFilesystem, openDirectory } from './filesystem.js';
+import { mountAbilities } from './mount-abilities.js';
+import { Stage } from './stage.js';
 
 // OverlayFS, Documentation/filesystems/overlayfs.rst.
 
@@ -10,13 +12,24 @@ export interface UpperSpace {
   readonly base: Slot;
   /** Whose the upper directories are; undefined: who makes them. */
   readonly owner: { readonly uid: number; readonly gid: number } | undefined;
+  /** Of these directories and of what is overlaid by them: to be cleared when all overlays are made. */
+  readonly stage: Stage;
   count: number;
 }
 
 export function tmpfsUpper(plan: PlanBuilder, size: number, owner: UpperSpace['owner']): UpperSpace {
   plan.label('make the writable layer', 'tmpfs');
   const base = newFilesystem(plan, 'tmpfs', { size: String(size), mode: '0755' }, k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOSUID);
-  return { base, owner, count: 0 };
+  const stage = new Stage(plan);
+  stage.hold(base);
+  return { base, owner, stage, count: 0 };
+}
+
+/** The directory at `path` as a layer, with its owners mapped by a user namespace if there is one. */
+export function layer(plan: PlanBuilder, stage: Stage, path: string, userns: number | undefined): Slot {
+  if (userns !== undefined) return stage.hold(cloneMount(plan, cwd, path, { userns }));
+  // A name that leads to a mount where it is attached; a copy of it would have to be attached first.
+  return mountAbilities().detached ? cloneMount(plan, cwd, path) : openDirectory(plan, cwd, path);
 }
 
 export interface OverlayMount {
@@ -37,24 +50,38 @@ export function overlay(plan: PlanBuilder, space: UpperSpace, request: OverlayMo
   if (space.owner) plan.add('fchownat', [space.base, upperName, space.owner.uid, space.owner.gid, 0]);
   const upper = openDirectory(plan, space.base, upperName);
   const work = openDirectory(plan, space.base, workName);
-  const mount = overlayOf(plan, request, upper, work);
+  const mount = overlayOf(plan, space.stage, request, upper, work);
   plan.add('close', [upper]);
   plan.add('close', [work]);
   return mount;
 }
 
-export function overlayOf(plan: PlanBuilder, { lowers, userxattr, volatile }: OverlayMount, upper: Slot | undefined, work: Slot | undefined): Slot {
+export function overlayOf(
+  plan: PlanBuilder,
+  stage: Stage,
+  { lowers, userxattr, volatile }: OverlayMount,
+  upper: Slot | undefined,
+  work: Slot | undefined,
+): Slot {
   const context = plan.open('overlay context', 'fsopen', ['overlay', k.FSOPEN_CLOEXEC]);
+  const create = (): Slot => {
+    if (upper && work && volatile) plan.add('fsconfig', [context, k.FSCONFIG_SET_FLAG, 'volatile', null, 0]);
+    if (userxattr) plan.add('fsconfig', [context, k.FSCONFIG_SET_FLAG, 'userxattr', null, 0]);
+    // Else rename(2) of a directory that the lower layer has is EXDEV, which many programs take for an error.
+    else plan.add('fsconfig', [context, k.FSCONFIG_SET_STRING, 'redirect_dir', 'on', 0]);
+    // Device nodes in a layer are data; those that may be opened are in /dev.
+    return createFilesystem(plan, context, 'overlay', k.MOUNT_ATTR_NODEV);
+  };
+  const directories: readonly (readonly [string, Slot])[] =
+    upper && work
+      ? [
+          ['upperdir', upper],
+          ['workdir', work],
+        ]
+      : [];
+  if (!mountAbilities().detached) return stage.names.overlay(context, lowers, directories, create);
   // Mount options by descriptor: no path is looked up again, and none has to be escaped. Since 6.13 (ovl_parse_layer).
   for (const lower of lowers) plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, 'lowerdir+', null, lower]);
-  if (upper && work) {
-    plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, 'upperdir', null, upper]);
-    plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, 'workdir', null, work]);
-    if (volatile) plan.add('fsconfig', [context, k.FSCONFIG_SET_FLAG, 'volatile', null, 0]);
-  }
-  if (userxattr) plan.add('fsconfig', [context, k.FSCONFIG_SET_FLAG, 'userxattr', null, 0]);
-  // Else rename(2) of a directory that the lower layer has is EXDEV, which many programs take for an error.
-  else plan.add('fsconfig', [context, k.FSCONFIG_SET_STRING, 'redirect_dir', 'on', 0]);
-  // Device nodes in a layer are data; those that may be opened are in /dev.
-  return createFilesystem(plan, context, 'overlay', k.MOUNT_ATTR_NODEV);
+  for (const [key, directory] of directories) plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, key, null, directory]);
+  return create();
 }

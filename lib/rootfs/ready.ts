@@ -8,6 +8,7 @@ import { cwd, type Slot } from '../plan/steps.js';
 import { type Ids, idsFor, rootOutside } from '../security/id-map.js';
 import { type HostRoot, privilegedHostRoot } from './host-root.js';
 import { newSysfs } from './kernel-filesystems.js';
+import { mountAbilities } from './mount-abilities.js';
 import { tmpfsUpper, type UpperSpace } from './overlay.js';
 import type { RootMount } from './root-mount.js';
 
@@ -73,7 +74,8 @@ function discard(set: Ready): void {
 }
 
 async function make(root: HostRoot): Promise<void> {
-  if (making || ready) return;
+  // Before 6.15 a root that is made ahead would have to stay attached, and be left behind if we are killed.
+  if (making || ready || !mountAbilities().detached) return;
   making = true;
   try {
     const ids = await idsFor('auto', caller(), { uid: 0, gid: 0 });
@@ -106,9 +108,9 @@ function readyNetwork(plan: PlanBuilder): { net: Slot; sysfs: Slot } {
   return { net, sysfs };
 }
 
-/** Steps of the parent. `userns` is a descriptor that stays open until they have run. */
+/** Steps after `beginMaking`. `userns` is a descriptor that stays open until they have run. */
 export function defaultRoot(plan: PlanBuilder, root: HostRoot, ids: Ids | undefined, userns: number | undefined): RootMount[] {
   const owner: UpperSpace['owner'] = ids && rootOutside(ids.map);
-  const kit = plan.slot('kit', native().duplicate(root.kit?.fd ?? -1, 64));
+  const kit = root.kit && plan.slot('kit', native().duplicate(root.kit.fd, 64));
   return privilegedHostRoot(plan, root, kit, tmpfsUpper(plan, defaultUpperSize, owner), userns);
 }

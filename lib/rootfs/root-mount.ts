@@ -8,6 +8,9 @@ import { attach, openTarget } from './targets.js';
 export interface RootMount {
   readonly target: string;
   readonly mount: Slot;
+  readonly isFile?: boolean | undefined;
+  /** It is mounted over '/' already, as something had to be mounted in it. */
+  readonly isAttached?: boolean | undefined;
 }
 
 /** Nothing that is mounted from now on is seen elsewhere, nor what is mounted elsewhere seen here. */
@@ -23,7 +26,7 @@ export function attachRoot(plan: PlanBuilder, mounts: readonly RootMount[]): Slo
   const [root, ...others] = mounts;
   if (!root) throw new RangeError('a root needs a mount');
   plan.label('mount the root', '/');
-  plan.add('move_mount', [root.mount, '', cwd, '/', k.MOVE_MOUNT_F_EMPTY_PATH]);
+  if (!root.isAttached) plan.add('move_mount', [root.mount, '', cwd, '/', k.MOVE_MOUNT_F_EMPTY_PATH]);
   plan.add('fchdir', [root.mount]);
   for (const { target, mount } of others) {
     plan.label('mount part of the root', target);

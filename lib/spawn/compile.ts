@@ -11,13 +11,15 @@ import * as k from '../plan/constants.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import * as structs from '../plan/structs.js';
 import { mountDev, openTerminal } from '../rootfs/devices.js';
-import { cloneMount, newFilesystem, openDirectory } from '../rootfs/filesystem.js';
+import { cloneMount, openDirectory } from '../rootfs/filesystem.js';
 import { type HostRoot, ordinaryHostRoot } from '../rootfs/host-root.js';
 import { maskPaths, mountProc, mountSys, readonlyPaths } from '../rootfs/kernel-filesystems.js';
-import { overlay, tmpfsUpper } from '../rootfs/overlay.js';
+import { mountAbilities } from '../rootfs/mount-abilities.js';
+import { layer, overlay, tmpfsUpper } from '../rootfs/overlay.js';
 import type { RootUse } from '../rootfs/overlay-rootfs.js';
 import { defaultRoot, defaultUpperSize, type Ready } from '../rootfs/ready.js';
 import { attachRoot, makePrivate, makeReadonly, pivot, type RootMount } from '../rootfs/root-mount.js';
+import { beginMaking, copyStored } from '../rootfs/stage.js';
 import { type Ids, idTexts, outside, rootOutside } from '../security/id-map.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
 import { joinNamespaces, ownerOf } from './join.js';
@@ -92,11 +94,16 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   plan.reportSlot = plan.slot('report pipe');
 
   const enterCgroup = context.group && prepareGroup(plan, settings, context, context.group);
-  plan.in('join');
-  const proc = joinNamespaces(plan, settings, owner, borrow, who.privileged && kinds.user !== 'host' && namespaces.mount === 'new');
   const ownsMounts = namespaces.mount === 'new';
-  const setup = plan.joinFlags >= 0 && owner.mount !== undefined ? 'join' : 'parent';
   const privileged = who.privileged && owner.mount === undefined;
+  // Where mounts have to be attached to be made or copied, a joiner does that, before it enters what takes its rights away.
+  const inJoiner = privileged && ownsMounts && !mountAbilities().detached;
+  const join = (): Slot | undefined =>
+    joinNamespaces(plan.in('join'), settings, owner, borrow, who.privileged && kinds.user !== 'host' && namespaces.mount === 'new');
+  let proc: Slot | undefined;
+  if (inJoiner) beginMaking(plan);
+  else proc = join();
+  const setup = inJoiner || (plan.joinFlags >= 0 && owner.mount !== undefined) ? 'join' : 'parent';
   if (owner.mount !== undefined && plan.joinFlags < 0) throw new Error('unreachable: an owner without a joiner');
 
   // Detached mounts that are made ahead of the clone, by whoever may: us, or a joiner.
@@ -108,21 +115,10 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   if (ownsMounts) {
     plan.in(setup);
     if (context.rootUse) {
-      for (const { target, fd } of context.rootUse.mounts) {
-        plan.label(target === '/' ? 'copy the root' : 'copy a part of the root', target);
-        made.push({
-          target,
-          mount: plan.open(`copy of ${target}`, 'open_tree', [
-            borrow(`root ${target}`, fd),
-            '',
-            k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_RECURSIVE | k.AT_EMPTY_PATH,
-          ]),
-        });
-      }
+      made.push(...copyStored(plan, context.rootUse, borrow));
       missing = context.rootUse.missing;
     } else if (privileged) {
       const ownerIds = context.ids && rootOutside(context.ids.map);
-      plan.in('parent');
       if (typeof settings.rootfs === 'string') made.push(directoryRoot(plan, settings.rootfs, settings.readonly, usernsFd, ownerIds));
       else if (context.hostRoot) {
         if (context.ready) for (const { target, fd } of context.ready.mounts) made.push({ target, mount: plan.slot(`ready root ${target}`, fd) });
@@ -145,6 +141,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
       })
     : undefined;
 
+  if (inJoiner) proc = join();
   plan.in('child');
   resetSignals(plan, who.ignoredSignals);
   dieWithParent(plan, settings);
@@ -162,7 +159,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
     if (made.length === 0) {
       if (typeof settings.rootfs === 'string') made.push(directoryRoot(plan, settings.rootfs, settings.readonly, undefined, undefined));
       else if (context.hostRoot) {
-        const built = ordinaryHostRoot(plan, context.hostRoot, tmpfsUpper(plan, defaultUpperSize, undefined));
+        const built = ordinaryHostRoot(plan, context.hostRoot, () => tmpfsUpper(plan, defaultUpperSize, undefined));
         made.push(...built.mounts);
         missing = built.missing;
       }
@@ -175,9 +172,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
     plan.in('child');
     pts = mountDev(plan, root, dev, namespaces.ipc === 'new');
     mounts?.(root);
-    plan.label('make an empty directory for masks');
-    if (kit) maskPaths(plan, root, settings.maskedPaths, kit, 'blank', 'dev/null');
-    else maskPaths(plan, root, settings.maskedPaths, newFilesystem(plan, 'tmpfs', { mode: '0555' }, k.MOUNT_ATTR_RDONLY), '', undefined);
+    maskPaths(plan, root, settings.maskedPaths, kit);
     writeSysctls(plan, root, settings.sysctl);
     readonlyPaths(plan, root, settings.readonlyPaths);
     if (settings.readonly) makeReadonly(plan, root);
@@ -204,6 +199,8 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   execute(plan, settings, init?.program);
   if (context.ids && newUser && context.ids.writer !== 'child') plan.idMap = idTexts(context.ids);
   plan.oomScoreAdj = settings.oomScoreAdj;
+  // Nobody waits in a vfork for what a joiner makes, so it must not share our memory: it would be our score as well (__set_oom_adj).
+  if (settings.oomScoreAdj !== undefined && plan.joinFlags >= 0) plan.ownMemory = true;
   return { namespaces: kinds, missing };
 }
 
@@ -234,10 +231,12 @@ function directoryRoot(
   const ordinary = plan.section === 'child';
   if (!readonly) return { target: '/', mount: cloneMount(plan, cwd, path, { recursive: true, userns, attributes: k.MOUNT_ATTR_NODEV }) };
   // Mount points that are missing are made in a layer of our own, and not in the caller's directory.
-  const lower = ordinary ? openDirectory(plan, cwd, path) : cloneMount(plan, cwd, path, { userns });
   const space = tmpfsUpper(plan, 2 ** 20, owner);
   plan.label('use a directory as root', path);
-  return { target: '/', mount: overlay(plan, space, { lowers: [lower], userxattr: ordinary, volatile: false }) };
+  const lower = ordinary ? openDirectory(plan, cwd, path) : layer(plan, space.stage, path, userns);
+  const mount = overlay(plan, space, { lowers: [lower], userxattr: ordinary, volatile: false });
+  space.stage.clear();
+  return { target: '/', mount };
 }
 
 function cloneKit(plan: PlanBuilder, kit: Slot, part: string, userns: number | undefined): Slot {

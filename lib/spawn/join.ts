@@ -72,7 +72,7 @@ export function joinNamespaces(
     return choice instanceof Namespace && type !== 'user' ? [{ type, fd: choice.fd }] : [];
   });
   if (owner.user === undefined && joined.length === 0) return undefined;
-  plan.joinFlags = 0;
+  plan.joinFlags = Math.max(plan.joinFlags, 0);
   // Whoever is in that user or pid namespace already could open our memory, if the joiner shared it with Node: proc_pid_mem(5). It
   // has a copy instead, which nobody may look into; to make Node itself unreadable would fail other spawns meanwhile.
   if (owner.user !== undefined || joined.some(({ type }) => type === 'pid')) {

@@ -7,8 +7,9 @@ import { cwd, type Section, type Slot } from '../plan/steps.js';
 import { mountAttr } from '../plan/structs.js';
 import { cloneMount, newFilesystem, openDirectory } from '../rootfs/filesystem.js';
 import { mountProc, mountSys } from '../rootfs/kernel-filesystems.js';
-import { overlayOf } from '../rootfs/overlay.js';
+import { layer, overlayOf } from '../rootfs/overlay.js';
 import type { RootUse } from '../rootfs/overlay-rootfs.js';
+import { copyStored, Stage } from '../rootfs/stage.js';
 import { attach, openTarget } from '../rootfs/targets.js';
 import type { MountSetting } from './mount-settings.js';
 
@@ -36,7 +37,7 @@ export interface MountContext {
  */
 export function addMounts(plan: PlanBuilder, mounts: readonly MountSetting[], context: MountContext): (root: Slot) => void {
   const uses = [...context.uses];
-  const opening: Section = context.privileged ? 'parent' : 'child';
+  const opening: Section = context.privileged ? context.setup : 'child';
   const attachers = mounts.map((mount) => prepare(plan, mount, context, opening, uses));
   return (root) => {
     for (const add of attachers) add(root);
@@ -46,8 +47,8 @@ export function addMounts(plan: PlanBuilder, mounts: readonly MountSetting[], co
 function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, opening: Section, uses: RootUse[]): (root: Slot) => void {
   const label = (): PlanBuilder => plan.label(`mount ${mount.type}`, mount.target);
   const early = (make: () => Slot): (() => Slot) => {
-    if (opening !== 'parent') return make;
-    plan.in('parent');
+    if (opening === 'child') return make;
+    plan.in(opening);
     const slot = make();
     return () => slot;
   };
@@ -92,7 +93,10 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
         const file = plan.open('file', 'openat', [base, 'file', k.O_WRONLY | k.O_CREAT | k.O_EXCL | k.O_CLOEXEC, mount.mode]);
         plan.add('write', [file, mount.contents]);
         plan.release(file);
+        const stage = new Stage(plan);
+        stage.hold(base);
         const copy = plan.open('file mount', 'open_tree', [base, 'file', k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC]);
+        stage.clear();
         place(root, copy, 'file');
         plan.release(base);
       };
@@ -101,20 +105,18 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
         const use = uses.shift() as RootUse;
         plan.in(context.setup);
         label();
-        const flags = k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_EMPTY_PATH | k.AT_RECURSIVE;
-        const copies = use.mounts.map(({ target, fd }) => ({
-          target: target === '/' ? mount.target : `${mount.target}${target}`,
-          copy: plan.open('overlay', 'open_tree', [context.borrow('overlay', fd), '', flags]),
-        }));
+        const copies = copyStored(plan, use, context.borrow);
         return (root) => {
-          for (const { target, copy } of copies) place(root, copy, 'directory', target);
+          for (const { target, isFile, mount: copy } of copies)
+            place(root, copy, isFile ? 'file' : 'directory', target === '/' ? mount.target : `${mount.target}${target}`);
         };
       }
       const made = early(() => {
         label();
+        const stage = new Stage(plan);
         const open = (path: string): Slot => {
           plan.label('layer of a mount', path);
-          return context.privileged && context.userns !== undefined ? cloneMount(plan, cwd, path, { userns: context.userns }) : openDirectory(plan, cwd, path);
+          return context.privileged && context.userns !== undefined ? layer(plan, stage, path, context.userns) : openDirectory(plan, cwd, path);
         };
         const lowers = [...mount.layers].reverse().map(open);
         const openWritable = (path: string | undefined): Slot | undefined =>
@@ -122,7 +124,9 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
         const upper = openWritable(mount.upper);
         const work = openWritable(mount.work);
         label();
-        return overlayOf(plan, { lowers, userxattr: !context.privileged, volatile: false }, upper, work);
+        const made = overlayOf(plan, stage, { lowers, userxattr: !context.privileged, volatile: false }, upper, work);
+        stage.clear();
+        return made;
       });
       return (root) => place(root, made(), 'directory');
     }

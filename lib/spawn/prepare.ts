@@ -9,6 +9,7 @@ import { checked, native } from '../native.js';
 import { PlanBuilder } from '../plan/builder.js';
 import { explanationOf } from '../plan/explain.js';
 import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
+import { tryMounts } from '../rootfs/mount-abilities.js';
 import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
 import { descriptorsOf, enter, type Ready, takeReady } from '../rootfs/ready.js';
 import { userNamespaceOfBind } from '../security/bind-ids.js';
@@ -98,6 +99,7 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
   const mounted = settings.mounts.flatMap((mount) => (mount.type === 'overlay' && 'source' in mount ? [mount.source] : []));
   const roots = settings.rootfs instanceof OverlayRootfs ? [settings.rootfs, ...mounted] : mounted;
   const newIds = settings.namespaces.user === 'new';
+  if (settings.namespaces.mount === 'new') await tryMounts();
   const needsHost = settings.namespaces.mount === 'new' && !(settings.rootfs instanceof OverlayRootfs);
   const host = needsHost ? await hostRoot() : undefined;
   const ready = host && !whole && mayBeReady(settings, roots) ? takeReady(host) : undefined;
