@@ -220,7 +220,8 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     }
     if (this.#init) {
       this.#init.start(
-        (programPid) => this.#running(programPid),
+        // Killed meanwhile: then it has not been started, whatever init has to say by now.
+        (programPid) => void (this.#cancelled || this.#running(programPid)),
         ({ candidate, errno, head }) => {
           this.#failure = execveAdvice(candidates(this.#settings), candidate, errno, head, (this.#prepared as Prepared).execStep);
         },
