@@ -102,19 +102,20 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
   static async #make(name: string, limits: Limits, parent: Cgroup | undefined): Promise<Cgroup> {
     const places = parent ? await placesBelow(parent.places, parent.name, name, limits) : await placesFor(name, limits);
     const recipe: Recipe = { places, limits, program: loadProgram(places, limits) };
+    // What somebody else has there is not ours to take away if it fails; it may be in one hierarchy only.
+    const ours = places.filter(({ directory }) => !existsSync(directory));
     try {
       const plan = new PlanBuilder().in('parent');
       addGroup(plan, recipe);
       rememberBetween(places);
       await runPlan(plan);
     } catch (error) {
-      // Not if somebody else's is there.
-      if ((error as IsolationError).errnoName !== 'EEXIST')
-        for (const { directory, above } of places)
-          await removeTree(directory).then(
-            () => removeEmpty(above),
-            () => {},
-          );
+      for (const { directory, above } of ours) {
+        await removeTree(directory).then(
+          () => removeEmpty(above),
+          () => {},
+        );
+      }
       if (recipe.program >= 0) native().close(recipe.program);
       forgetParents();
       throw error;

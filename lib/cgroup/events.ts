@@ -5,8 +5,8 @@ import { checked, native } from '../native.js';
 import { flatKeyed } from './controllers/controller.js';
 import { readOptional } from './hierarchies.js';
 import type { Place } from './places.js';
-import { oomKills } from './stats.js';
 import type { CgroupEvents } from './types.js';
+import { oomKills } from './victims.js';
 
 // What happens in a group, as the kernel tells it: by poll(2) on its files (cgroup-v2.rst, "Core Interface Files": an update generates a
 // file modified event), and for the OOM killer of v1 by an eventfd (cgroup-v1/memory.rst, "OOM Control").
