@@ -1,8 +1,8 @@
 // Making, opening, naming and filling groups; what this host has.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { Cgroup, type CgroupError } from 'cloister';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { census, leaks, settled } from '../helpers/census.js';
 import { askIn, groupDirectories, makeGroup, startIn } from '../helpers/cgroups.js';
 import { describeNeeding, testNeeding } from '../helpers/lane.js';
@@ -50,6 +50,18 @@ describeNeeding(['v2-group'])('create', () => {
     `);
     expect(groupDirectories(unique('taken'))).toEqual(before);
     expect(await group.processes()).toEqual([pid]);
+  });
+
+  test('with a name that is taken in the last hierarchy only leaves nothing in those before', async () => {
+    const name = unique('half');
+    const group = await Cgroup.create(name);
+    const all = groupDirectories(name);
+    await group.delete();
+    const kept = all.at(-1) as string;
+    mkdirSync(kept);
+    onTestFinished(() => rmdirSync(kept));
+    expect(await refusal(Cgroup.create(name))).toMatchObject({ errnoName: 'EEXIST' });
+    expect(groupDirectories(name)).toEqual([kept]);
   });
 
   test('many at once, with and without names', async () => {
