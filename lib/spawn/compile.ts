@@ -25,10 +25,11 @@ import { writeTimeOffsets } from '../security/time-offsets.js';
 import { joinNamespaces, ownerOf } from './join.js';
 import type { MountSetting } from './mount-settings.js';
 import { addMounts } from './mounts.js';
+import type { UserSetting } from './privilege-settings.js';
 import { becomeRoot, dieWithParent, dropPrivileges, enterIds, resetSignals } from './privileges.js';
 import type { ProcessGroup } from './process-group.js';
 import { connectStreams, enterDirectory, execute, limit, nameHost, writeSysctls } from './program.js';
-import type { Settings, UserSetting } from './settings.js';
+import type { Settings } from './settings.js';
 
 /** What a plan needs that had to be found or made before. Descriptors in `stdio` and `tty` are the plan's; the rest is borrowed. */
 export interface Context {

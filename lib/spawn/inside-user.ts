@@ -8,7 +8,7 @@ import { cwd, type Slot } from '../plan/steps.js';
 import { openHow } from '../plan/structs.js';
 import { enterOwner } from '../rootfs/ordinary-owner.js';
 import type { RootUse } from '../rootfs/overlay-rootfs.js';
-import type { UserSetting } from './settings.js';
+import type { UserSetting } from './privilege-settings.js';
 
 /** 'name', 'name:group' → ids, from /etc/passwd and /etc/group as they are inside. Numbers need no entry. passwd(5), group(5) */
 export async function lookUpUser(name: string, rootfs: RootUse | string | undefined): Promise<UserSetting> {

@@ -18,8 +18,9 @@ import { type Context, compile } from './compile.js';
 import type { InitPipes } from './init-channel.js';
 import { lookUpUser } from './inside-user.js';
 import type { MountSetting } from './mount-settings.js';
+import type { UserSetting } from './privilege-settings.js';
 import { ProcessGroup } from './process-group.js';
-import type { Settings, UserSetting } from './settings.js';
+import type { Settings } from './settings.js';
 import type { Streams } from './streams.js';
 import type { Explanation } from './types.js';
 

@@ -7,7 +7,8 @@ import * as k from '../plan/constants.js';
 import * as structs from '../plan/structs.js';
 import { type Ids, outside } from '../security/id-map.js';
 import { writeOwnIdMap } from '../security/own-id-map.js';
-import type { Settings, UserSetting } from './settings.js';
+import type { UserSetting } from './privilege-settings.js';
+import type { Settings } from './settings.js';
 
 /** CLONE_CLEAR_SIGHAND leaves ignored signals ignored; a program expects none to be (signal(7), execve(2)). */
 export function resetSignals(plan: PlanBuilder, ignored: readonly number[]): void {

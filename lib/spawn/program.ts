@@ -4,7 +4,8 @@ import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import * as structs from '../plan/structs.js';
-import type { Settings, UserSetting } from './settings.js';
+import type { UserSetting } from './privilege-settings.js';
+import type { Settings } from './settings.js';
 
 /**
  * A name inside may be a link to a descriptor (/proc/self/fd/9), and lead out of the root (CVE-2024-21626): such links are refused,

@@ -8,24 +8,17 @@ import { namespaceTypes } from '../namespace/flags.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
 import { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
-import { type CapabilitySets, capabilityMask } from '../security/capabilities.js';
+import type { CapabilitySets } from '../security/capabilities.js';
 import { checkIdMap } from '../security/id-map.js';
-import { rlimitNumbers } from '../security/rlimits.js';
 import { checkSysctl } from '../security/sysctl.js';
-import type { Capability, Rlimit } from '../security/types.js';
 import { parseBytes } from '../units.js';
 import { type MountSetting, mountOf } from './mount-settings.js';
+import { capabilitiesOf, type RlimitSetting, rlimitsOf, type UserSetting, userOf } from './privilege-settings.js';
 import { isPiped, stdioOf, ttyOf } from './stdio-settings.js';
 import type { SpawnOptions, StdioOption } from './types.js';
 import * as check from './validate.js';
 
 export type NamespaceChoice = 'new' | 'host' | Namespace;
-
-export interface UserSetting {
-  readonly uid: number;
-  readonly gid: number;
-  readonly groups: readonly number[];
-}
 
 export interface Settings {
   readonly command: string;
@@ -51,7 +44,7 @@ export interface Settings {
   readonly noNewPrivileges: boolean;
   readonly maskedPaths: readonly string[];
   readonly readonlyPaths: readonly string[];
-  readonly rlimits: readonly { readonly number: number; readonly name: string; readonly soft: number; readonly hard: number }[];
+  readonly rlimits: readonly RlimitSetting[];
   readonly sysctl: readonly (readonly [path: string, value: string])[];
   readonly umask: number;
   readonly oomScoreAdj: number | undefined;
@@ -277,58 +270,4 @@ function hostnameOf(value: unknown, option: string): string {
   if (typeof value !== 'string' || !/^[A-Za-z0-9_.-]{1,64}$/.test(value))
     throw optionError(option, 'at most 64 letters, digits, dots, dashes or underscores', value);
   return value;
-}
-
-function userOf(value: SpawnOptions['user']): UserSetting | string {
-  if (value === undefined) return { uid: 0, gid: 0, groups: [] };
-  if (typeof value === 'string') {
-    if (!/^[^:\0]+(:[^:\0]+)?$/.test(value)) throw optionError('user', "'name', 'name:group', or numbers instead of names", value);
-    const numeric = /^(\d+)(?::(\d+))?$/.exec(value);
-    return numeric ? userOf({ uid: Number(numeric[1]), ...(numeric[2] === undefined ? {} : { gid: Number(numeric[2]) }) }) : value;
-  }
-  if (value === null || typeof value !== 'object') throw optionError('user', "a name, 'name:group', or { uid, gid, groups }", value);
-  check.onlyKeys(value, 'user', ['uid', 'gid', 'groups']);
-  const id = (number: unknown, option: string): number => check.integer(number, option, 0, 0xfffffffe);
-  return {
-    uid: id(value.uid ?? 0, 'user.uid'),
-    gid: id(value.gid ?? 0, 'user.gid'),
-    groups: value.groups === undefined ? [] : check.list(value.groups, 'user.groups', id),
-  };
-}
-
-function capabilitiesOf(value: SpawnOptions['capabilities'], user: UserSetting | string): CapabilitySets {
-  if (value === undefined) return { bounding: 0n, effective: 0n, permitted: 0n, inheritable: 0n, ambient: 0n };
-  if (Array.isArray(value)) {
-    const mask = capabilityMask(value as readonly Capability[], 'capabilities');
-    // Only an ambient capability survives the exec of a program that is not root's, capabilities(7).
-    const kept = typeof user === 'string' || user.uid !== 0 ? mask : 0n;
-    return { bounding: mask, effective: mask, permitted: mask, inheritable: kept, ambient: kept };
-  }
-  if (value === null || typeof value !== 'object') throw optionError('capabilities', 'an array of names, or an object of the five sets', value);
-  const sets = value as Record<string, unknown>;
-  const names = ['bounding', 'effective', 'permitted', 'inheritable', 'ambient'] as const;
-  check.onlyKeys(sets, 'capabilities', names);
-  const mask = (set: (typeof names)[number]): bigint =>
-    sets[set] === undefined ? 0n : capabilityMask(check.list(sets[set], `capabilities.${set}`, check.text) as Capability[], `capabilities.${set}`);
-  const result = Object.fromEntries(names.map((set) => [set, mask(set)])) as unknown as CapabilitySets;
-  if ((result.effective & ~result.permitted) !== 0n) throw optionError('capabilities.effective', 'only what capabilities.permitted has too', sets['effective']);
-  if ((result.ambient & ~(result.permitted & result.inheritable)) !== 0n)
-    throw optionError('capabilities.ambient', 'only what permitted and inheritable have too', sets['ambient']);
-  return result;
-}
-
-function rlimitsOf(value: NonNullable<SpawnOptions['rlimits']>): Settings['rlimits'] {
-  check.record(value, 'rlimits');
-  check.onlyKeys(value, 'rlimits', Object.keys(rlimitNumbers));
-  return Object.entries(value).map(([name, limit]) => {
-    if (typeof limit === 'object' && limit !== null) check.onlyKeys(limit, `rlimits.${name}`, ['soft', 'hard']);
-    const { soft, hard } = typeof limit === 'object' && limit !== null ? limit : { soft: limit, hard: limit };
-    for (const number of [soft, hard]) {
-      if (typeof number !== 'number' || !(number >= 0) || (Number.isFinite(number) && !Number.isInteger(number))) {
-        throw optionError(`rlimits.${name}`, 'a whole number, Infinity, or { soft, hard } of them', limit);
-      }
-    }
-    if (soft > hard) throw optionError(`rlimits.${name}`, 'a soft limit that is not above the hard one', limit);
-    return { number: rlimitNumbers[name as Rlimit], name, soft, hard };
-  });
 }
