@@ -10,8 +10,9 @@ const pureV2 = `
     umount -R /sys/fs/cgroup
     mount -t cgroup2 none /sys/fs/cgroup
   fi
-  # Where we are ourselves: on a host that has delegated a group to us, below that.
-  home=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
+  # The topmost group of all, which alone has no type, hands controllers on whoever is in it. In a container: below where we are.
+  home=/sys/fs/cgroup
+  [ ! -e $home/cgroup.type ] || home=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
   D=\${home%/}/cloister-test-delegation-$$
   mkdir -p "$D/other"
   give() { for path in "$@"; do chown ${nobody}:${nobody} "$path" "$path/cgroup.procs" "$path/cgroup.subtree_control" "$path/cgroup.threads"; done; }

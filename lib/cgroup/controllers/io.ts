@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs';
 import { optionError } from '../../errors.js';
 import * as check from '../../spawn/validate.js';
-import { bytesOrMax, type Controller, countOrMax, maxText, nestedKeyed, parseLimit, type Write } from './controller.js';
+import { bytesOrMax, type Controller, cannotExpress, countOrMax, maxText, nestedKeyed, parseLimit, type Write } from './controller.js';
 
 interface Device {
   /** MAJOR:MINOR */
@@ -45,6 +45,9 @@ export const io: Controller<'io', readonly Device[]> = {
   writes: (devices, version) =>
     devices.flatMap(({ device, rates: limits, weight }) => {
       const entries = Object.entries(limits) as [Rate, number][];
+      // tg_set_limit in block/blk-throttle.c, `val > 1`.
+      const least = version === 'v2' ? entries.find(([, limit]) => limit < 2) : undefined;
+      if (least) throw cannotExpress(`io ${least[0]} of ${least[1]}`, version, 'the least is 2');
       const writes: Write[] =
         version === 'v2'
           ? entries.length === 0
