@@ -228,6 +228,9 @@ const plain = {
     return ipv6 ? `::1 is ${ipv6}` : undefined;
   },
   pressure: () => firstFailure([['read', '/proc/pressure/memory']]),
+  /** A root inside a root is a third overlay where / is one itself: FILESYSTEM_MAX_STACK_DEPTH is 2. */
+  'plain-root': () =>
+    askHostNow(['mounts'])[0].mounts.some(({ mountPoint, fsType }) => mountPoint === '/' && fsType === 'overlay') ? '/ is an overlay itself' : undefined,
   'two-cpus': () => (availableParallelism() > 1 ? undefined : 'only one CPU is ours'),
 } satisfies Record<string, () => Answer>;
 

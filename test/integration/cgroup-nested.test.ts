@@ -30,66 +30,68 @@ async function inside(script: string, options: SpawnOptions = {}): Promise<unkno
   return JSON.parse(stdout);
 }
 
-describeNeeding(['controller:memory', 'controller:cpu', 'controller:pids', 'user-namespaces'])('in a sandbox with a control group of its own', () => {
-  const asUser = { user: { uid: 1000, gid: 1000 } } as const;
-  // Root inside, without this capability, could not map itself into a further user namespace.
-  const asRoot = { capabilities: ['CAP_SETFCAP'] } as const;
+describeNeeding(['controller:memory', 'controller:cpu', 'controller:pids', 'user-namespaces', 'plain-root'])(
+  'in a sandbox with a control group of its own',
+  () => {
+    const asUser = { user: { uid: 1000, gid: 1000 } } as const;
+    // Root inside, without this capability, could not map itself into a further user namespace.
+    const asRoot = { capabilities: ['CAP_SETFCAP'] } as const;
 
-  test('support() tells of what was given, and of nothing else', async () => {
-    const told = await inside(
-      'const { controllers, root, why } = await Cgroup.support(); tell({ names: Object.keys(controllers).sort(), root, why });',
-      asUser,
-    );
-    expect(told).toMatchObject({ root: expect.stringMatching(/^\/sys\/fs\/cgroup/) });
-    expect((told as { names: string[] }).names).toEqual(expect.arrayContaining(['cpu', 'memory', 'pids']));
-    expect((told as { why?: string }).why).toBeUndefined();
-  });
+    test('support() tells of what was given, and of nothing else', async () => {
+      const told = await inside(
+        'const { controllers, root, why } = await Cgroup.support(); tell({ names: Object.keys(controllers).sort(), root, why });',
+        asUser,
+      );
+      expect(told).toMatchObject({ root: expect.stringMatching(/^\/sys\/fs\/cgroup/) });
+      expect((told as { names: string[] }).names).toEqual(expect.arrayContaining(['cpu', 'memory', 'pids']));
+      expect((told as { why?: string }).why).toBeUndefined();
+    });
 
-  testNeeding(['root'])('as root inside', async () => {
-    expect(await inside(limited, asRoot)).toEqual(expectedOfLimited);
-  });
+    testNeeding(['root'])('as root inside', async () => {
+      expect(await inside(limited, asRoot)).toEqual(expectedOfLimited);
+    });
 
-  test('as another user inside', async () => {
-    expect(await inside(limited, asUser)).toEqual(expectedOfLimited);
-  });
+    test('as another user inside', async () => {
+      expect(await inside(limited, asUser)).toEqual(expectedOfLimited);
+    });
 
-  test('a memory bomb within ends alone', async () => {
-    const told = await inside(
-      `
+    test('a memory bomb within ends alone', async () => {
+      const told = await inside(
+        `
       const { reason, usage } = await runIsolated('/probe/probe', ['alloc', '128M'], { mounts, cgroup: { memory: { max: '32M', swapMax: 0 } } });
       tell([reason, usage.oomKills]);
     `,
-      asUser,
-    );
-    expect(told).toEqual(['oom', 1]);
-  });
+        asUser,
+      );
+      expect(told).toEqual(['oom', 1]);
+    });
 
-  test('the outer limit holds for what is within', async () => {
-    const told = await inside(
-      `
+    test('the outer limit holds for what is within', async () => {
+      const told = await inside(
+        `
       const { stdout } = await runIsolated('/probe/probe', ['forkbomb-light', '300'], { mounts, cgroup: { pids: 250 } });
       const { errno, forked } = JSON.parse(stdout);
       tell([errno, forked < 200]);
     `,
-      asUser,
-    );
-    expect(told).toEqual(['EAGAIN', true]);
-  });
+        asUser,
+      );
+      expect(told).toEqual(['EAGAIN', true]);
+    });
 
-  test('a group there is the root of the one that sees it', async () => {
-    const told = await inside(
-      `
+    test('a group there is the root of the one that sees it', async () => {
+      const told = await inside(
+        `
       const { stdout } = await runIsolated('/probe/probe', ['cgroup'], { mounts, cgroup: { pids: 5 } });
       tell([...new Set(JSON.parse(stdout).cgroup.map(({ path }) => path))]);
     `,
-      asUser,
-    );
-    expect(told).toEqual(['/']);
-  });
+        asUser,
+      );
+      expect(told).toEqual(['/']);
+    });
 
-  test('it cannot raise what it was given', async () => {
-    const told = await inside(
-      `
+    test('it cannot raise what it was given', async () => {
+      const told = await inside(
+        `
       import { writeFileSync } from 'node:fs';
       const { root } = await Cgroup.support();
       const files = ['memory.max', 'memory.limit_in_bytes', 'pids.max', 'cpu.max', 'cpu.cfs_quota_us'];
@@ -101,15 +103,16 @@ describeNeeding(['controller:memory', 'controller:cpu', 'controller:pids', 'user
       }
       tell(written);
     `,
-      asUser,
-    );
-    expect(told).toEqual([]);
-  });
+        asUser,
+      );
+      expect(told).toEqual([]);
+    });
 
-  test('nothing is left of it', () => {
-    expect(groupsOfProcess()).toEqual([]);
-  });
-});
+    test('nothing is left of it', () => {
+      expect(groupsOfProcess()).toEqual([]);
+    });
+  },
+);
 
 const limited = `
   const child = spawnIsolated('/probe/probe', ['sleep'], { mounts, cgroup: { memory: '32M', cpu: 0.5, pids: 8 } });
