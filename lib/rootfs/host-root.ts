@@ -124,11 +124,14 @@ export function privilegedHostRoot(plan: PlanBuilder, root: HostRoot, kit: Slot 
 /** How many directories an ordinary user's root overlays at the most; those beyond are named as missing. */
 const mostOverlays = 64;
 
-/** Steps of whoever is in the new user and mount namespaces: a root on tmpfs, with the host's directories overlaid one by one. */
-export function ordinaryHostRoot(plan: PlanBuilder, root: HostRoot, makeSpace: () => UpperSpace): { mounts: RootMount[]; missing: string[] } {
+/**
+ * Steps of whoever is in the new user and mount namespaces: a root on tmpfs, with the host's directories overlaid one by one. `size` is
+ * that of the tmpfs, where /tmp, /home and the other empty directories are.
+ */
+export function ordinaryHostRoot(plan: PlanBuilder, root: HostRoot, makeSpace: () => UpperSpace, size: number): { mounts: RootMount[]; missing: string[] } {
   const { detached, tmpfsUserXattrs } = mountAbilities();
   const { entries, missing } = hostTree(root.layout, mostOverlays, tmpfsUserXattrs);
-  const base = openDirectoryTree(plan, entries);
+  const base = openDirectoryTree(plan, entries, size);
   if (!detached) plan.add('move_mount', [base, '', cwd, '/', k.MOVE_MOUNT_F_EMPTY_PATH]);
   // After the root is attached, so that what is held for the time being lies above it.
   const space = makeSpace();
@@ -168,9 +171,9 @@ export function ordinaryHostRoot(plan: PlanBuilder, root: HostRoot, makeSpace: (
 export const withoutUserXattrs =
   '/ (new directories in the place of deleted ones of the layers: EIO, as tmpfs has no user attributes before Linux 6.6; an upper on a disk has them)';
 
-function openDirectoryTree(plan: PlanBuilder, entries: readonly TreeEntry[]): Slot {
+function openDirectoryTree(plan: PlanBuilder, entries: readonly TreeEntry[], size: number): Slot {
   plan.label('make the root', '/');
-  const base = newFilesystem(plan, 'tmpfs', { size: String(2 ** 20), mode: '0755' }, k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOSUID);
+  const base = newFilesystem(plan, 'tmpfs', { size: String(size), mode: '0755' }, k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOSUID);
   for (const entry of entries) {
     const name = entry.path.slice(1);
     if (entry.kind === 'symlink') plan.add('symlinkat', [entry.target, base, name]);

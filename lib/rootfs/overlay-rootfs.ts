@@ -191,7 +191,7 @@ export class OverlayRootfs implements AsyncDisposable {
       plan.label('use the writable layer', upper);
       return { base: openDirectory(plan, cwd, upper), owner, stage: new Stage(plan), count: 0 };
     };
-    if (root && userxattr) return ordinaryHostRoot(plan, root, makeSpace);
+    if (root && userxattr) return ordinaryHostRoot(plan, root, makeSpace, this.#options.size);
     const space = makeSpace();
     if (root) {
       const kit = root.kit && plan.slot('kit', native().duplicate(root.kit.fd, 0));

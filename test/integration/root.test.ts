@@ -351,6 +351,11 @@ describe('the writable layer', () => {
 });
 
 describe('the host as root', () => {
+  test('its empty directories have the room of the writable layer', async () => {
+    const room = ['/tmp', '/var/tmp', '/run', '/home'].map((directory) => ['fill', `${directory}/file`, '4M'] as const);
+    for (const { errno } of await ask(room)) expect(errno).toBeNull();
+  });
+
   test('hides what it is told to', async () => {
     const [{ entries = [] }] = await askHost([['ls', '/opt']]);
     await using rootfs = await OverlayRootfs.host({ hide: ['/opt', '/etc/hosts', '/usr/share'] });
