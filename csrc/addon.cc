@@ -4,6 +4,7 @@
 
 #include "binding/descriptors.h"
 #include "binding/environment.h"
+#include "binding/files.h"
 #include "binding/init_program.h"
 #include "binding/plan_run.h"
 #include "binding/process.h"
@@ -24,6 +25,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("stepKinds", Napi::Function::New(env, step_kinds, "stepKinds"));
   exports.Set("initProgram", Napi::Function::New(env, init_program, "initProgram"));
   define_descriptors(env, exports);
+  define_files(env, exports);
   return exports;
 }
 
