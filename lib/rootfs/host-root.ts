@@ -11,7 +11,8 @@ import { cloneMount, newFilesystem } from './filesystem.js';
 import { hiddenIn, hideLayer } from './hide-layer.js';
 import { type HostLayout, type HostMount, hostLayout, hostTree, type TreeEntry } from './host-layout.js';
 import { discardKit, type Kit, makeKit } from './kit.js';
-import { overlay, type UpperSpace } from './overlay.js';
+import { type Lower, type LowerContext, openLower, type PartSource } from './lowers.js';
+import { overlay, type UpperSpace, upperName } from './overlay.js';
 import type { RootMount } from './root-mount.js';
 
 // The host's tree as a copy-on-write root. A privileged caller overlays each of the host's mounts, with ids mapped; an ordinary
@@ -93,18 +94,35 @@ async function works(mount: HostMount, userns: number | undefined): Promise<bool
   }
 }
 
+/** The overlays of a privileged caller's root. */
+export function privilegedParts(root: HostRoot): PartSource[] {
+  return root.shown
+    .filter(({ kind }) => kind === 'directory')
+    .map(({ path, index, idmapped, hides }, part) => ({
+      target: path,
+      upper: upperName(part),
+      lowers: [...(hides ? [{ kind: 'kit', name: `hide/${index}` } as const] : []), { kind: 'mount', path, idmapped }],
+    }));
+}
+
 /** Steps of the parent: detached overlays of the host's mounts. `kit` holds a duplicate of the kit's descriptor. */
-export function privilegedHostRoot(plan: PlanBuilder, root: HostRoot, kit: Slot, space: UpperSpace, userns: number | undefined): RootMount[] {
+export function privilegedHostRoot(
+  plan: PlanBuilder,
+  root: HostRoot,
+  kit: Slot,
+  space: UpperSpace,
+  userns: number | undefined,
+  parts: readonly PartSource[] = privilegedParts(root),
+): RootMount[] {
   const mounts: RootMount[] = [];
-  for (const { path, kind, index, idmapped, hides } of root.shown) {
-    const idMap = idmapped ? userns : undefined;
+  const context: LowerContext = { privileged: true, kit, base: space.base, userns, held: new Map() };
+  for (const { path, kind } of root.shown) {
     plan.label(kind === 'file' ? 'show a file of the host' : 'overlay a mount of the host', path);
-    const lower = cloneMount(plan, cwd, path, { userns: idMap, attributes: kind === 'file' ? k.MOUNT_ATTR_RDONLY : 0 });
     if (kind === 'file') {
-      mounts.push({ target: path, mount: lower });
+      mounts.push({ target: path, mount: cloneMount(plan, cwd, path, { attributes: k.MOUNT_ATTR_RDONLY }) });
       continue;
     }
-    const lowers = hides ? [cloneMount(plan, kit, `hide/${index}`, { userns }), lower] : [lower];
+    const lowers = (parts.find(({ target }) => target === path) as PartSource).lowers.map((lower) => openLower(plan, lower, context));
     mounts.push({ target: path, mount: overlay(plan, space, { lowers, userxattr: false, volatile: false }) });
     for (const used of lowers) plan.add('close', [used]);
   }
@@ -114,28 +132,53 @@ export function privilegedHostRoot(plan: PlanBuilder, root: HostRoot, kit: Slot,
 /** How many directories an ordinary user's root overlays at the most; those beyond are named as missing. */
 const mostOverlays = 64;
 
-/** Steps of whoever is in the new user and mount namespaces: a root on tmpfs, with the host's directories overlaid one by one. */
-export function ordinaryHostRoot(plan: PlanBuilder, root: HostRoot, space: UpperSpace): { mounts: RootMount[]; missing: string[] } {
+export interface OrdinaryHostRoot {
+  readonly mounts: RootMount[];
+  readonly missing: string[];
+  readonly parts: PartSource[];
+}
+
+/**
+ * Steps of whoever is in the new user and mount namespaces: a root on tmpfs, itself overlaid so that its changes can be told, with the
+ * host's directories overlaid one by one. `above`: further layers, to lie upon those of the host.
+ */
+export function ordinaryHostRoot(
+  plan: PlanBuilder,
+  root: HostRoot,
+  space: UpperSpace,
+  above: (target: string) => readonly Lower[] = () => [],
+): OrdinaryHostRoot {
   const { entries, missing } = hostTree(root.layout, mostOverlays);
-  const base = openDirectoryTree(plan, entries);
-  let hides = 0;
+  const parts: PartSource[] = [];
+  const context: LowerContext = { privileged: false, kit: undefined, base: space.base, userns: undefined, held: new Map() };
   const slots = { copy: plan.slot('copy'), lower: plan.slot('lower'), hide: plan.slot('hiding layer') };
+  makeDirectoryTree(plan, space.base, entries);
+  const make = (target: string, lowers: readonly Lower[]): Slot => {
+    parts.push({ target, upper: upperName(parts.length), lowers: [...above(target), ...lowers] });
+    const opened = above(target).map((lower) => openLower(plan, lower, context));
+    for (const lower of lowers) {
+      const slot = lower.kind === 'base' ? slots.hide : slots.lower;
+      const [from, name] = lower.kind === 'base' ? [space.base, lower.name] : [cwd, (lower as { path: string }).path];
+      plan.add('openat', [from, name, k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, 0], { out: slot });
+      opened.push(slot);
+    }
+    const mount = overlay(plan, space, { lowers: opened, userxattr: true, volatile: false });
+    for (const used of opened) plan.add('close', [used]);
+    return mount;
+  };
+  const base = make('/', [{ kind: 'base', name: treeName }]);
   for (const entry of entries) {
     if (entry.kind === 'overlay') {
-      plan.label('overlay a directory of the host', entry.path);
-      const lowers: Slot[] = [];
+      const lowers: Lower[] = [{ kind: 'mount', path: entry.path, idmapped: false }];
       if (hiddenIn(root.layout, entry.path).length > 0) {
-        const name = `hide${hides++}`;
+        const name = `hide${parts.length}`;
         hideLayer(plan, space.base, name, entry.path, root.layout, true);
-        plan.add('openat', [space.base, name, k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, 0], { out: slots.hide });
-        lowers.push(slots.hide);
+        lowers.unshift({ kind: 'base', name });
       }
       plan.label('overlay a directory of the host', entry.path);
-      plan.add('openat', [cwd, entry.path, k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, 0], { out: slots.lower });
-      lowers.push(slots.lower);
-      const mount = overlay(plan, space, { lowers, userxattr: true, volatile: false });
+      const mount = make(entry.path, lowers);
       plan.add('move_mount', [mount, '', base, entry.path.slice(1), k.MOVE_MOUNT_F_EMPTY_PATH]);
-      for (const used of [...lowers, mount]) plan.add('close', [used]);
+      plan.add('close', [mount]);
     } else if (entry.kind === 'file') {
       plan.label('show a file of the host', entry.path);
       plan.add('open_tree', [cwd, entry.path, k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC], { out: slots.copy });
@@ -145,17 +188,21 @@ export function ordinaryHostRoot(plan: PlanBuilder, root: HostRoot, space: Upper
       plan.add('close', [slots.copy]);
     }
   }
-  return { mounts: [{ target: '/', mount: base }], missing };
+  return { mounts: [{ target: '/', mount: base }], missing, parts };
 }
 
-function openDirectoryTree(plan: PlanBuilder, entries: readonly TreeEntry[]): Slot {
+/** Beside the upper directories: what the root itself is, below its own writable layer. */
+const treeName = 'tree';
+
+function makeDirectoryTree(plan: PlanBuilder, base: Slot, entries: readonly TreeEntry[]): void {
   plan.label('make the root', '/');
-  const base = newFilesystem(plan, 'tmpfs', { size: String(2 ** 20), mode: '0755' }, k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOSUID);
+  plan.add('mkdirat', [base, treeName, 0o755], { tolerate: [k.EEXIST] });
   for (const entry of entries) {
-    const name = entry.path.slice(1);
-    if (entry.kind === 'symlink') plan.add('symlinkat', [entry.target, base, name]);
-    else if (entry.kind === 'file') plan.add('mknodat', [base, name, k.S_IFREG | 0o644, 0]);
-    else plan.add('mkdirat', [base, name, entry.kind === 'directory' ? entry.mode : 0o755]);
+    const name = treeName + entry.path;
+    // They are there already where a directory of an earlier root is used again.
+    const again = { tolerate: [k.EEXIST] };
+    if (entry.kind === 'symlink') plan.add('symlinkat', [entry.target, base, name], again);
+    else if (entry.kind === 'file') plan.add('mknodat', [base, name, k.S_IFREG | 0o644, 0], again);
+    else plan.add('mkdirat', [base, name, entry.kind === 'directory' ? entry.mode : 0o755], again);
   }
-  return base;
 }

@@ -1,47 +1,24 @@
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { isAbsolute, join } from 'node:path';
-import type { Readable } from 'node:stream';
+import { statSync } from 'node:fs';
+import { isAbsolute } from 'node:path';
+import { Readable } from 'node:stream';
 import { IsolationError, optionError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import type { Layer, LayerStore } from '../later.js';
-import type { IdMap } from '../namespace/types.js';
 import { native } from '../native.js';
-import { PlanBuilder } from '../plan/builder.js';
-import * as k from '../plan/constants.js';
-import { runPlan } from '../plan/run.js';
-import { cwd, type Slot } from '../plan/steps.js';
-import { checkIdMap, type Ids, idsFor, rootOutside, sameMap } from '../security/id-map.js';
+import { checkIdMap, type Ids, idsFor, sameMap } from '../security/id-map.js';
 import { leaseRange } from '../security/id-range.js';
 import * as check from '../spawn/validate.js';
+import { outputOf } from '../tree/task.js';
+import { removeTree } from '../tree/tree.js';
 import { unavailable } from '../unavailable.js';
 import { parseBytes } from '../units.js';
-import { cloneMount, openDirectory } from './filesystem.js';
-import { hostRoot, ordinaryHostRoot, privilegedHostRoot } from './host-root.js';
-import { enterOwner, type Owner, shareOwner } from './ordinary-owner.js';
-import { type OverlayMount, overlay, overlayOf, tmpfsUpper, type UpperSpace } from './overlay.js';
+import { lookBelow } from './below.js';
+import { makeDiskUpper } from './disk-upper.js';
+import { freeze } from './freeze.js';
+import { closeRoot, type Made, makeRoot, type RootSettings, workOf } from './make-root.js';
 import { defaultUpperSize } from './ready.js';
-import type { RootMount } from './root-mount.js';
 import type { ApplyReport, Branch, Change, OverlayOptions } from './types.js';
-
-interface Checked {
-  /** undefined: the host's tree. */
-  readonly layers: readonly string[] | undefined;
-  readonly hide: readonly string[];
-  readonly upper: string;
-  readonly size: number;
-  readonly volatile: boolean;
-  readonly idMap: 'auto' | 'self' | IdMap;
-}
-
-/** The mounts of a root that has been made: each is copied for each spawn, so all share one superblock and one upper. */
-interface Made {
-  readonly mounts: readonly { readonly target: string; readonly fd: number }[];
-  readonly ids: Ids;
-  /** Of an ordinary user: the namespaces that own the mounts. A spawn has to be in them. */
-  readonly owner: Owner | undefined;
-  readonly missing: readonly string[];
-}
+import { emptyDirectory, listChanges, startDiff } from './writable-layer.js';
 
 /**
  * A copy-on-write root: directories as read-only layers, and a writable layer above them. Many spawns can use one; they see
@@ -51,18 +28,18 @@ interface Made {
  */
 export class OverlayRootfs implements AsyncDisposable {
   readonly driver: 'overlay' | 'aufs' | 'fuse-overlayfs' = 'overlay';
-  readonly #options: Checked;
-  readonly #disk: string | undefined;
+  readonly #settings: RootSettings;
   #ids: Ids | undefined;
   #made: Promise<Made> | undefined;
+  /** What lies below the writable layer, opened when first needed. */
+  #below: Promise<number> | undefined;
   #users = 0;
   #disposed = false;
   #released: (() => void) | undefined;
   readonly #end: Promise<void>;
 
-  private constructor(options: Checked, disk: string | undefined) {
-    this.#options = options;
-    this.#disk = disk;
+  private constructor(settings: RootSettings) {
+    this.#settings = settings;
     this.#end = new Promise((resolve) => {
       this.#released = resolve;
     });
@@ -103,123 +80,45 @@ export class OverlayRootfs implements AsyncDisposable {
     if (options.size !== undefined && upper !== 'tmpfs') {
       throw optionError('size', "nothing unless upper is 'tmpfs': a directory's size needs a project quota, which this version cannot set", options.size);
     }
-    const disk = upper === 'disk' ? makeDiskUpper() : undefined;
-    const root = new OverlayRootfs(
-      {
-        layers,
-        hide,
-        upper: disk ?? upper,
-        size: options.size === undefined ? defaultUpperSize : parseBytes(options.size, 'size'),
-        volatile: options.volatile === undefined ? upper === 'disk' : check.flag(options.volatile, 'volatile'),
-        idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
-      },
-      disk,
-    );
-    try {
-      // With 'auto' the ids are those of the first spawn. Trying now tells at once what the kernel thinks of these layers.
-      const kept = options.idMap === undefined && upper.startsWith('/') && caller().mayMapRanges ? await leaseRange(ownerOf(upper)) : undefined;
-      if (kept) await root.#decide(kept);
-      else if (options.idMap === undefined) await root.#try();
-      else await root.#decide(await idsFor(root.#options.idMap, caller(), { uid: 0, gid: 0 }));
-    } catch (error) {
-      root.#cleanUp(undefined);
-      throw error;
-    }
+    const settings: Omit<RootSettings, 'upper'> = {
+      layers,
+      frozen: [],
+      hide,
+      ownUpper: upper === 'disk',
+      size: options.size === undefined ? defaultUpperSize : parseBytes(options.size, 'size'),
+      volatile: options.volatile === undefined ? upper === 'disk' : check.flag(options.volatile, 'volatile'),
+      idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
+    };
+    const root = new OverlayRootfs({ ...settings, upper: upper === 'disk' ? makeDiskUpper() : upper });
+    await root.#begin(options.idMap !== undefined);
     return root;
   }
 
-  async #try(): Promise<void> {
-    const made = await this.#make(await idsFor('auto', caller(), { uid: 0, gid: 0 }), true);
-    closeAll(made);
+  /** `decided`: the ids are those that were asked for, not those of its first spawn. */
+  async #begin(decided: boolean): Promise<void> {
+    const { idMap, upper } = this.#settings;
+    try {
+      // With 'auto' the ids are those of the first spawn. Trying now tells at once what the kernel thinks of these layers.
+      const kept = !decided && this.#isKept && caller().mayMapRanges ? await leaseRange(ownerOf(upper)) : undefined;
+      if (kept) await this.#decide(kept);
+      else if (decided) await this.#decide(await idsFor(idMap, caller(), { uid: 0, gid: 0 }));
+      else closeRoot(await makeRoot(this.#settings, await idsFor('auto', caller(), { uid: 0, gid: 0 }), true));
+    } catch (error) {
+      await this.#cleanUp(undefined);
+      throw error;
+    }
+  }
+
+  /** Its writable layer is a directory of the caller's, which may have something in it and stays. */
+  get #isKept(): boolean {
+    return this.#settings.upper !== 'tmpfs' && !this.#settings.ownUpper;
   }
 
   /** Takes the ids over. */
   #decide(ids: Ids): Promise<Made> {
     this.#ids = ids;
-    this.#made = this.#make(ids);
+    this.#made = makeRoot(this.#settings, ids);
     return this.#made;
-  }
-
-  async #make(ids: Ids, trial = false): Promise<Made> {
-    try {
-      return await (caller().privileged ? this.#makePrivileged(ids, trial) : this.#makeOrdinary(ids, trial));
-    } catch (error) {
-      ids.release();
-      throw error;
-    }
-  }
-
-  async #makePrivileged(ids: Ids, trial: boolean): Promise<Made> {
-    const plan = new PlanBuilder().in('parent');
-    const owner = rootOutside(ids.map);
-    const userns = ids.userns === undefined ? undefined : native().duplicate(ids.userns, 0);
-    if (userns !== undefined) plan.slot('user namespace', userns);
-    const { mounts, missing } = await this.#overlays(plan, owner, userns, false, trial);
-    return this.#keep(plan, mounts, ids, missing);
-  }
-
-  async #makeOrdinary(ids: Ids, trial: boolean): Promise<Made> {
-    const { owner, release } = await shareOwner(ids);
-    try {
-      const plan = new PlanBuilder();
-      enterOwner(plan, owner);
-      plan.label('become root inside').add('setresgid', [0, 0, 0]);
-      plan.add('setresuid', [0, 0, 0]);
-      const { mounts, missing } = await this.#overlays(plan, undefined, undefined, true, trial);
-      return await this.#keep(plan, mounts, { ...ids, release: () => [ids.release(), release()] }, missing, owner);
-    } catch (error) {
-      release();
-      throw error;
-    }
-  }
-
-  async #overlays(
-    plan: PlanBuilder,
-    owner: UpperSpace['owner'],
-    userns: number | undefined,
-    userxattr: boolean,
-    trial: boolean,
-  ): Promise<{ mounts: RootMount[]; missing: readonly string[] }> {
-    const { layers, upper, size, volatile, hide } = this.#options;
-    const root = layers === undefined ? await hostRoot(hide) : undefined;
-    let space: UpperSpace;
-    if (upper === 'tmpfs') {
-      space = tmpfsUpper(plan, size, owner);
-    } else {
-      plan.label('use the writable layer', upper);
-      space = { base: openDirectory(plan, cwd, upper), owner, count: 0 };
-    }
-    if (root) {
-      if (userxattr) return ordinaryHostRoot(plan, root, space);
-      const kit = plan.slot('kit', native().duplicate((root.kit as { fd: number }).fd, 0));
-      return { mounts: privilegedHostRoot(plan, root, kit, space, userns), missing: root.missing };
-    }
-    const lowers = [...(layers ?? [])].reverse().map((path) => {
-      plan.label('use a layer', path);
-      return userns === undefined ? openDirectory(plan, cwd, path) : cloneMount(plan, cwd, path, { userns });
-    });
-    plan.label('mount the overlay', layers?.join(':'));
-    // An upper that has been volatile once is refused from then on (ovl_check_incompat): not for a mere trial.
-    const request = { lowers, userxattr, volatile: volatile && !trial };
-    const mount = upper === 'tmpfs' || upper === this.#disk ? overlay(plan, space, request) : this.#inDirectory(plan, upper, request, owner);
-    return { mounts: [{ target: '/', mount }], missing: [] };
-  }
-
-  /** An upper of the caller's: its own directory is the layer, the work directory is made beside it. */
-  #inDirectory(plan: PlanBuilder, upper: string, request: OverlayMount, owner: UpperSpace['owner']): Slot {
-    const work = join(upper, '..', `.${upper.split('/').at(-1)}.work`);
-    plan.label('use the writable layer', upper);
-    plan.add('mkdirat', [cwd, work, 0o700], { tolerate: [k.EEXIST] });
-    const upperSlot = openDirectory(plan, cwd, upper);
-    // Root inside must be able to write to it. Only the directory itself: what is in it has the owners that it has.
-    if (owner && this.#options.idMap === 'auto') plan.add('fchownat', [upperSlot, '', owner.uid, owner.gid, k.AT_EMPTY_PATH]);
-    return overlayOf(plan, request, upperSlot, openDirectory(plan, cwd, work));
-  }
-
-  async #keep(plan: PlanBuilder, mounts: readonly RootMount[], ids: Ids, missing: readonly string[], owner?: Owner): Promise<Made> {
-    for (const { mount } of mounts) plan.keep(mount);
-    const fdOf = await runPlan(plan);
-    return { mounts: mounts.map(({ target, mount }) => ({ target, fd: fdOf(mount) })), ids, owner, missing };
   }
 
   /** @internal The ids that its files are owned by, once that has been decided. */
@@ -229,8 +128,7 @@ export class OverlayRootfs implements AsyncDisposable {
 
   /** @internal One more spawn, with these ids, uses it. Call `release` once. */
   async use(ids: Ids): Promise<RootUse> {
-    if (this.#disposed) throw new IsolationError('ERR_CLOISTER_DISPOSED', 'this OverlayRootfs has been disposed');
-    this.#users++;
+    this.#enter();
     try {
       const made = await (this.#made ?? this.#decide(ids.retain()));
       if (!sameMap(ids.map, made.ids.map)) {
@@ -243,45 +141,153 @@ export class OverlayRootfs implements AsyncDisposable {
     }
   }
 
+  #enter(): void {
+    if (this.#disposed) throw new IsolationError('ERR_CLOISTER_DISPOSED', 'this OverlayRootfs has been disposed');
+    this.#users++;
+  }
+
   #leave(): void {
     this.#users--;
     if (this.#users === 0 && this.#disposed) void this.#finish();
   }
 
-  async #finish(): Promise<void> {
+  /** Held while its writable layer is read. undefined: nothing has ever been written to it. */
+  async #read(): Promise<{ made: Made; below: number; release: () => void } | undefined> {
+    this.#enter();
+    try {
+      if (!this.#made && !this.#isKept) {
+        this.#leave();
+        return undefined;
+      }
+      const made = await (this.#made ?? this.#decide(await idsFor('auto', caller(), { uid: 0, gid: 0 })));
+      this.#below ??= lookBelow(made);
+      return { made, below: await this.#below, release: () => this.#leave() };
+    } catch (error) {
+      this.#below = undefined;
+      this.#leave();
+      throw error;
+    }
+  }
+
+  async #close(): Promise<Made | undefined> {
     const made = await this.#made?.catch(() => undefined);
-    this.#made = undefined;
-    this.#cleanUp(made);
+    const below = await this.#below?.catch(() => undefined);
+    this.#made = this.#below = undefined;
+    if (below !== undefined) native().close(below);
+    return made;
+  }
+
+  async #finish(): Promise<void> {
+    await this.#cleanUp(await this.#close());
     this.#released?.();
   }
 
-  #cleanUp(made: Made | undefined): void {
-    if (made) closeAll(made);
-    if (this.#disk !== undefined) removeDiskUpper(this.#disk);
+  async #cleanUp(made: Made | undefined): Promise<void> {
+    const { ownUpper, upper, frozen } = this.#settings;
+    // While there are namespaces in which all of its files can be removed.
+    for (const layer of frozen) await layer.release(made?.owner);
+    if (ownUpper && made) await emptyDirectory(upper, made.owner).catch(() => {});
+    if (made) closeRoot(made);
+    if (ownUpper) await removeTree(upper);
   }
 
   mount(_target: string): Promise<AsyncDisposable> {
     return unavailable('OverlayRootfs.mount');
   }
-  // biome-ignore lint/correctness/useYield: it refuses
+
+  /**
+   * What has been written, against the layers below: exactly the difference, found in the writable layer alone. Paths are
+   * absolute, as the inside sees them; a deleted directory is one change, with all that was in it; of a directory of which only the time has
+   * changed, as something was made or deleted in it, nothing is told. Directories come before what is in them.
+   *
+   * As consistent as looking at files that are being written to: stop or freeze what runs in it first. ERR_CLOISTER_STEP if the
+   * host refuses to read.
+   */
   async *changes(): AsyncGenerator<Change, void, undefined> {
-    await unavailable('OverlayRootfs.changes');
+    const held = await this.#read();
+    if (!held) return;
+    try {
+      yield* listChanges(held.made, held.below);
+    } finally {
+      held.release();
+    }
   }
+
+  /**
+   * The difference as an OCI layer, uncompressed: the same content makes the same bytes. In inside ids; sockets are not in it. Streams: memory does not
+   * grow with it. image-spec's layer.md. Destroying the stream ends the work.
+   */
   diff(): Readable {
-    throw unavailable.error('OverlayRootfs.diff');
+    const root = this;
+    async function* bytes(): AsyncGenerator<Buffer, void, undefined> {
+      const held = await root.#read();
+      if (!held) {
+        // The end of a tar, and nothing before it.
+        yield Buffer.alloc(1024);
+        return;
+      }
+      try {
+        yield* outputOf(startDiff(held.made, held.below, 'inside'));
+      } finally {
+        held.release();
+      }
+    }
+    return Readable.from(bytes(), { objectMode: false });
   }
+
   apply(_target: string, _options?: { filter?: (change: Change) => boolean | Promise<boolean>; dryRun?: boolean }): Promise<ApplyReport> {
     return unavailable('OverlayRootfs.apply');
   }
   commit(_store: LayerStore): Promise<Layer> {
     return unavailable('OverlayRootfs.commit');
   }
-  fork(): Promise<OverlayRootfs> {
-    return unavailable('OverlayRootfs.fork');
+
+  /**
+   * A new root on the same layers and a copy of what has been written so far; this one goes on, and neither sees what the other writes from
+   * now on. Its writable layer is on tmpfs, or on disk if this one's is 'disk'. To be disposed by the caller.
+   */
+  async fork(): Promise<OverlayRootfs> {
+    const held = await this.#read();
+    try {
+      const { upper, ownUpper, frozen, ...settings } = this.#settings;
+      const copy = held && (await freeze(held.made, held.below, this.#settings));
+      const fork = new OverlayRootfs({
+        ...settings,
+        frozen: [...frozen.map((layer) => layer.retain()), ...(copy ? [copy] : [])],
+        ownUpper,
+        upper: ownUpper ? makeDiskUpper() : 'tmpfs',
+        volatile: ownUpper,
+      });
+      await fork.#begin(settings.idMap !== 'auto');
+      return fork;
+    } finally {
+      held?.release();
+    }
   }
-  reset(): Promise<void> {
-    return unavailable('OverlayRootfs.reset');
+
+  /** Throws away what has been written. ERR_CLOISTER_BUSY while something runs in it. */
+  async reset(): Promise<void> {
+    this.#enter();
+    try {
+      if (this.#users > 1) {
+        throw new IsolationError('ERR_CLOISTER_BUSY', 'a root that is in use cannot be reset', {
+          hint: 'Wait until what runs in it, or reads its changes, has ended.',
+        });
+      }
+      const made = await this.#close();
+      if (!made && !this.#isKept) return;
+      const { upper } = this.#settings;
+      const ids = made?.ids.retain();
+      if (upper !== 'tmpfs') await emptyDirectory(upper, made?.owner);
+      // What the last mount has left there: a volatile one forbids the next.
+      if (this.#isKept) await emptyDirectory(workOf(upper), made?.owner);
+      if (made) closeRoot(made);
+      if (ids) await this.#decide(ids);
+    } finally {
+      this.#leave();
+    }
   }
+
   branches(): Promise<Branch[]> {
     return unavailable('OverlayRootfs.branches');
   }
@@ -302,11 +308,6 @@ export class OverlayRootfs implements AsyncDisposable {
   }
 }
 
-function closeAll({ mounts, ids }: Made): void {
-  for (const { fd } of mounts) native().close(fd);
-  ids.release();
-}
-
 /** What a spawn needs of a root that it borrows. Descriptors are the root's. */
 export interface RootUse extends Made {
   release(): void;
@@ -315,21 +316,4 @@ export interface RootUse extends Made {
 /** With 'auto', the ids of a directory that is kept are those that it has from last time. */
 function ownerOf(directory: string): number | undefined {
   return statSync(directory, { throwIfNoEntry: false })?.uid;
-}
-
-function makeDiskUpper(): string {
-  // In a directory that anybody may write to, only a new one is ours: mkdtemp(3) makes it with mode 0700.
-  if (!caller().privileged) return mkdtempSync(join(tmpdir(), 'cloister-upper-'));
-  mkdirSync('/var/lib/cloister', { recursive: true, mode: 0o700 });
-  return mkdtempSync('/var/lib/cloister/upper-');
-}
-
-/** Directories without permissions are a program's, or overlayfs's own (ovl_workdir_create): root alone could remove them. */
-function removeDiskUpper(directory: string): void {
-  const open = (path: string): void => {
-    chmodSync(path, 0o700);
-    for (const entry of readdirSync(path, { withFileTypes: true })) if (entry.isDirectory()) open(join(path, entry.name));
-  };
-  if (!caller().privileged) open(directory);
-  rmSync(directory, { recursive: true, force: true });
 }

@@ -19,6 +19,9 @@ export function tmpfsUpper(plan: PlanBuilder, size: number, owner: UpperSpace['o
   return { base, owner, count: 0 };
 }
 
+/** Of the upper directory of the overlay that is made as the `index`th in a space. */
+export const upperName = (index: number): string => `upper${index}`;
+
 export interface OverlayMount {
   /** Descriptors of directories, uppermost first. */
   readonly lowers: readonly Slot[];
@@ -30,13 +33,13 @@ export interface OverlayMount {
 
 /** A detached overlay. Its upper and work directories are the next pair of the space. */
 export function overlay(plan: PlanBuilder, space: UpperSpace, request: OverlayMount): Slot {
-  const [upperName, workName] = [`upper${space.count}`, `work${space.count}`];
+  const [upperPath, workPath] = [upperName(space.count), `work${space.count}`];
   space.count++;
-  plan.add('mkdirat', [space.base, upperName, 0o755], { tolerate: [k.EEXIST] });
-  plan.add('mkdirat', [space.base, workName, 0o755], { tolerate: [k.EEXIST] });
-  if (space.owner) plan.add('fchownat', [space.base, upperName, space.owner.uid, space.owner.gid, 0]);
-  const upper = openDirectory(plan, space.base, upperName);
-  const work = openDirectory(plan, space.base, workName);
+  plan.add('mkdirat', [space.base, upperPath, 0o755], { tolerate: [k.EEXIST] });
+  plan.add('mkdirat', [space.base, workPath, 0o755], { tolerate: [k.EEXIST] });
+  if (space.owner) plan.add('fchownat', [space.base, upperPath, space.owner.uid, space.owner.gid, 0]);
+  const upper = openDirectory(plan, space.base, upperPath);
+  const work = openDirectory(plan, space.base, workPath);
   const mount = overlayOf(plan, request, upper, work);
   plan.add('close', [upper]);
   plan.add('close', [work]);

@@ -25,15 +25,15 @@ export interface Status {
   readonly identity: string;
 }
 
-const types: Readonly<Record<number, FileType>> = {
-  16807: 'file',
-  9604: 'directory',
-  21609: 'symlink',
-  2401: 'fifo',
-  26411: 'socket',
-  14406: 'block-device',
-  4802: 'char-device',
-};
+const types = new Map<number, FileType>([
+  [k.S_IFREG, 'file'],
+  [k.S_IFDIR, 'directory'],
+  [k.S_IFLNK, 'symlink'],
+  [k.S_IFIFO, 'fifo'],
+  [k.S_IFSOCK, 'socket'],
+  [k.S_IFBLK, 'block-device'],
+  [k.S_IFCHR, 'char-device'],
+]);
 
 export const self: Buffer = Buffer.alloc(0);
 
@@ -73,7 +73,7 @@ export function statusOf(directory: number, name: Uint8Array, path: Uint8Array):
   must(result, 'statx', path);
   const mode = found[0] as number;
   return {
-    type: types[mode & 0o170000] ?? 'file',
+    type: types.get(mode & k.S_IFMT) ?? 'socket',
     mode: mode & 0o7777,
     links: found[1] as number,
     uid: found[2] as number,

@@ -174,3 +174,18 @@ function revived({ name, message, fields }: NonNullable<Outcome['error']>): Erro
   const bare = hint !== undefined && message.endsWith(`\n  ${hint}`) ? message.slice(0, -hint.length - 3) : message;
   return new (name === 'ImageError' ? ImageError : IsolationError)(code, bare, { ...rest, hint });
 }
+
+/** What a task writes; throws what it fails with. The task has ended when this has. */
+export async function* outputOf(task: Task<unknown>): AsyncGenerator<Buffer, void, undefined> {
+  try {
+    try {
+      yield* task.output as AsyncIterable<Buffer>;
+    } catch {
+      // The task says why.
+    }
+    await task.done;
+  } finally {
+    task.end(new Error('nobody reads any more'));
+    await task.done.catch(() => {});
+  }
+}

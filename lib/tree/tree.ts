@@ -8,7 +8,7 @@ import { idsFor } from '../security/id-map.js';
 import type { ExtractOutcome } from './extract.js';
 import { pathText } from './names.js';
 import type { OverlayPrefix } from './overlay-attributes.js';
-import { startTask, type Task } from './task.js';
+import { outputOf, startTask, type Task } from './task.js';
 import type { TreeRequest } from './tree-tasks.js';
 
 // Layers as directories: in the form that overlayfs takes as a lower layer, in and out of tars, and away.
@@ -94,16 +94,6 @@ export function pack(directory: string, options: { readonly signal?: AbortSignal
     }
   }
   return Readable.from(bytes(), { objectMode: false });
-}
-
-/** What a task writes; throws what it fails with. */
-export async function* outputOf(task: Task<unknown>): AsyncGenerator<Buffer, void, undefined> {
-  try {
-    yield* task.output as AsyncIterable<Buffer>;
-  } catch {
-    // The task says why.
-  }
-  await task.done;
 }
 
 /** rm -rf, of a tree that a stranger has made. Follows no symlink; a tree that is not there is fine. */

@@ -1,0 +1,60 @@
+import { native } from '../native.js';
+import type { PlanBuilder } from '../plan/builder.js';
+import * as k from '../plan/constants.js';
+import { cwd, type Slot } from '../plan/steps.js';
+import { cloneMount, openDirectory } from './filesystem.js';
+
+// What lies below a writable layer, told in a way that it can be opened again: for the root, and to look at it without that layer.
+
+export type Lower =
+  /** A layer: a directory of the host. */
+  | { readonly kind: 'directory'; readonly path: string }
+  /** A mount of the host. */
+  | { readonly kind: 'mount'; readonly path: string; readonly idmapped: boolean }
+  /** A directory of the kit of the host's root. */
+  | { readonly kind: 'kit'; readonly name: string }
+  /** A directory beside the upper ones. */
+  | { readonly kind: 'base'; readonly name: string }
+  /** A directory of a tree that is held by a descriptor: '' is its root. */
+  | { readonly kind: 'held'; readonly fd: number; readonly name: string };
+
+/** One overlay of a root. */
+export interface PartSource {
+  /** '/' or where in the root it is mounted. */
+  readonly target: string;
+  /** Its upper directory's name; '' where the base is that itself. */
+  readonly upper: string;
+  /** Uppermost first. */
+  readonly lowers: readonly Lower[];
+}
+
+export interface LowerContext {
+  readonly privileged: boolean;
+  readonly kit: Slot | undefined;
+  readonly base: Slot | undefined;
+  /** Owners are mapped by it; a descriptor that stays open until the steps have run. */
+  readonly userns: number | undefined;
+  /** Descriptors of trees that are held, one slot for all that is taken from one. */
+  readonly held: Map<number, Slot>;
+}
+
+/** A slot that overlayfs takes as a layer. */
+export function openLower(plan: PlanBuilder, lower: Lower, context: LowerContext): Slot {
+  const { privileged, userns } = context;
+  switch (lower.kind) {
+    case 'directory':
+      return privileged && userns !== undefined ? cloneMount(plan, cwd, lower.path, { userns }) : openDirectory(plan, cwd, lower.path);
+    case 'mount':
+      return privileged ? cloneMount(plan, cwd, lower.path, { userns: lower.idmapped ? userns : undefined }) : openDirectory(plan, cwd, lower.path);
+    case 'kit':
+      return cloneMount(plan, context.kit as Slot, lower.name, { userns });
+    case 'base':
+      return plan.open(lower.name, 'openat', [context.base as Slot, lower.name, k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, 0]);
+    case 'held': {
+      const from = context.held.get(lower.fd) ?? plan.slot('held layer', native().duplicate(lower.fd, 64));
+      context.held.set(lower.fd, from);
+      if (privileged && userns !== undefined) return cloneMount(plan, from, lower.name, { userns });
+      return plan.open('held layer', 'openat', [from, lower.name || '.', k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, 0]);
+    }
+  }
+}
