@@ -11,7 +11,7 @@ import { cloneMount, newFilesystem } from './filesystem.js';
 import { hiddenIn, hideLayer } from './hide-layer.js';
 import { type HostLayout, type HostMount, hostLayout, hostTree, type TreeEntry } from './host-layout.js';
 import { discardKit, type Kit, makeKit } from './kit.js';
-import { type Lower, type LowerContext, openLower, type PartSource } from './lowers.js';
+import { type Lower, type LowerContext, type OwnerIds, openLower, type PartSource, rootAttributes } from './lowers.js';
 import { overlay, type UpperSpace, upperName } from './overlay.js';
 import type { RootMount } from './root-mount.js';
 
@@ -95,14 +95,13 @@ async function works(mount: HostMount, userns: number | undefined): Promise<bool
 }
 
 /** The overlays of a privileged caller's root. */
-export function privilegedParts(root: HostRoot): PartSource[] {
+export function privilegedParts(root: HostRoot, ids: OwnerIds, above: (target: string) => readonly Lower[] = () => []): PartSource[] {
   return root.shown
     .filter(({ kind }) => kind === 'directory')
-    .map(({ path, index, idmapped, hides }, part) => ({
-      target: path,
-      upper: upperName(part),
-      lowers: [...(hides ? [{ kind: 'kit', name: `hide/${index}` } as const] : []), { kind: 'mount', path, idmapped }],
-    }));
+    .map(({ path, index, idmapped, hides }, part) => {
+      const lowers: Lower[] = [...above(path), ...(hides ? [{ kind: 'kit', name: `hide/${index}` } as const] : []), { kind: 'mount', path, idmapped }];
+      return { target: path, upper: upperName(part), lowers, root: rootAttributes(path, lowers, ids) };
+    });
 }
 
 /** Steps of the parent: detached overlays of the host's mounts. `kit` holds a duplicate of the kit's descriptor. */
@@ -112,7 +111,7 @@ export function privilegedHostRoot(
   kit: Slot,
   space: UpperSpace,
   userns: number | undefined,
-  parts: readonly PartSource[] = privilegedParts(root),
+  parts: readonly PartSource[],
 ): RootMount[] {
   const mounts: RootMount[] = [];
   const context: LowerContext = { privileged: true, kit, base: space.base, userns, held: new Map() };
@@ -122,8 +121,9 @@ export function privilegedHostRoot(
       mounts.push({ target: path, mount: cloneMount(plan, cwd, path, { attributes: k.MOUNT_ATTR_RDONLY }) });
       continue;
     }
-    const lowers = (parts.find(({ target }) => target === path) as PartSource).lowers.map((lower) => openLower(plan, lower, context));
-    mounts.push({ target: path, mount: overlay(plan, space, { lowers, userxattr: false, volatile: false }) });
+    const part = parts.find(({ target }) => target === path) as PartSource;
+    const lowers = part.lowers.map((lower) => openLower(plan, lower, context));
+    mounts.push({ target: path, mount: overlay(plan, space, { lowers, userxattr: false, volatile: false, root: part.root }) });
     for (const used of lowers) plan.add('close', [used]);
   }
   return mounts;
@@ -154,7 +154,8 @@ export function ordinaryHostRoot(
   const slots = { copy: plan.slot('copy'), lower: plan.slot('lower'), hide: plan.slot('hiding layer') };
   makeDirectoryTree(plan, space.base, entries);
   const make = (target: string, lowers: readonly Lower[]): Slot => {
-    parts.push({ target, upper: upperName(parts.length), lowers: [...above(target), ...lowers] });
+    const attributes = rootAttributes(target, [...above(target), ...lowers], 'ordinary');
+    parts.push({ target, upper: upperName(parts.length), lowers: [...above(target), ...lowers], root: attributes });
     const opened = above(target).map((lower) => openLower(plan, lower, context));
     for (const lower of lowers) {
       const slot = lower.kind === 'base' ? slots.hide : slots.lower;
@@ -162,7 +163,7 @@ export function ordinaryHostRoot(
       plan.add('openat', [from, name, k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, 0], { out: slot });
       opened.push(slot);
     }
-    const mount = overlay(plan, space, { lowers: opened, userxattr: true, volatile: false });
+    const mount = overlay(plan, space, { lowers: opened, userxattr: true, volatile: false, root: attributes });
     for (const used of opened) plan.add('close', [used]);
     return mount;
   };

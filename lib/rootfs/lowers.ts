@@ -1,8 +1,12 @@
+import { statSync } from 'node:fs';
+import type { IdMap } from '../namespace/types.js';
 import { native } from '../native.js';
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { cwd, type Slot } from '../plan/steps.js';
+import { outside, rootOutside } from '../security/id-map.js';
 import { cloneMount, openDirectory } from './filesystem.js';
+import type { RootAttributes } from './overlay.js';
 
 // What lies below a writable layer, told in a way that it can be opened again: for the root, and to look at it without that layer.
 
@@ -26,6 +30,35 @@ export interface PartSource {
   readonly upper: string;
   /** Uppermost first. */
   readonly lowers: readonly Lower[];
+  /** What the upper directory was like when it was made; undefined: it was there before. */
+  readonly root: RootAttributes | undefined;
+}
+
+/**
+ * A part looks like the directory that it covers: overlayfs shows the upper one's permissions, and who may not look into a directory of the
+ * host's may not inside either. But the root itself is made for everybody, whatever the directory of its layer is.
+ */
+export function rootAttributes(target: string, [top]: readonly Lower[], ids: OwnerIds): RootAttributes {
+  const owner = ids === 'ordinary' || ids === 'host' ? undefined : rootOutside(ids);
+  const plain: RootAttributes = { mode: 0o755, owner };
+  if (!top || (target === '/' && top.kind !== 'held')) return plain;
+  const status = statusOf(top, target);
+  if (!status) return plain;
+  const mode = status.mode & 0o7777;
+  if (ids === 'ordinary') return { mode, owner };
+  if (ids === 'host') return { mode, owner: { uid: status.uid, gid: status.gid } };
+  if (top.kind === 'mount' && !top.idmapped) return { mode, owner };
+  return { mode, owner: { uid: outside(ids.uids, status.uid) ?? (owner?.uid as number), gid: outside(ids.gids, status.gid) ?? (owner?.gid as number) } };
+}
+
+/** The map of the inside; 'host': there is none; 'ordinary': whoever makes it has no other ids. */
+export type OwnerIds = IdMap | 'host' | 'ordinary';
+
+function statusOf(top: Lower, target: string): { mode: number; uid: number; gid: number } | undefined {
+  if (top.kind === 'directory') return statSync(top.path, { throwIfNoEntry: false });
+  // The layer that hides has only what it hides; a root's own tree has nothing but names.
+  if (top.kind !== 'held') return statSync(target, { throwIfNoEntry: false });
+  return statSync(`/proc/self/fd/${top.fd}/${top.name}`, { throwIfNoEntry: false });
 }
 
 export interface LowerContext {

@@ -10,7 +10,7 @@ import { type Ids, rootOutside } from '../security/id-map.js';
 import { openDirectory } from './filesystem.js';
 import type { FrozenLayer } from './frozen-layer.js';
 import { hostRoot, ordinaryHostRoot, privilegedHostRoot, privilegedParts } from './host-root.js';
-import { type Lower, type LowerContext, openLower, type PartSource } from './lowers.js';
+import { type Lower, type LowerContext, openLower, type PartSource, rootAttributes } from './lowers.js';
 import { enterOwner, type Owner, shareOwner } from './ordinary-owner.js';
 import { type OverlayMount, overlay, overlayOf, tmpfsUpper, type UpperSpace, upperName } from './overlay.js';
 import type { RootMount } from './root-mount.js';
@@ -70,10 +70,9 @@ export function closeRoot({ mounts, ids, base, kit }: Made): void {
 
 async function makePrivileged(settings: RootSettings, ids: Ids, trial: boolean): Promise<Made> {
   const plan = new PlanBuilder().in('parent');
-  const owner = rootOutside(ids.map);
   const userns = ids.userns === undefined ? undefined : native().duplicate(ids.userns, 0);
   if (userns !== undefined) plan.slot('user namespace', userns);
-  return keep(plan, await overlays(plan, settings, owner, userns, false, trial), ids);
+  return keep(plan, await overlays(plan, settings, ids.map, userns, false, trial), ids);
 }
 
 async function makeOrdinary(settings: RootSettings, ids: Ids, trial: boolean): Promise<Made> {
@@ -83,7 +82,7 @@ async function makeOrdinary(settings: RootSettings, ids: Ids, trial: boolean): P
     enterOwner(plan, owner);
     plan.label('become root inside').add('setresgid', [0, 0, 0]);
     plan.add('setresuid', [0, 0, 0]);
-    const built = await overlays(plan, settings, undefined, undefined, true, trial);
+    const built = await overlays(plan, settings, ids.map, undefined, true, trial);
     return await keep(plan, built, { ...ids, release: () => [ids.release(), release()] }, owner);
   } catch (error) {
     release();
@@ -91,16 +90,10 @@ async function makeOrdinary(settings: RootSettings, ids: Ids, trial: boolean): P
   }
 }
 
-async function overlays(
-  plan: PlanBuilder,
-  settings: RootSettings,
-  owner: UpperSpace['owner'],
-  userns: number | undefined,
-  userxattr: boolean,
-  trial: boolean,
-): Promise<Built> {
+async function overlays(plan: PlanBuilder, settings: RootSettings, map: IdMap, userns: number | undefined, userxattr: boolean, trial: boolean): Promise<Built> {
   const { layers, upper, size, volatile, hide } = settings;
   const root = layers === undefined ? await hostRoot(hide) : undefined;
+  const owner = userxattr ? undefined : rootOutside(map);
   let space: UpperSpace;
   if (upper === 'tmpfs') {
     space = tmpfsUpper(plan, size, owner);
@@ -111,7 +104,7 @@ async function overlays(
   const above = (target: string): Lower[] => settings.frozen.flatMap((layer) => layer.lowerAt(target)).reverse();
   if (root && userxattr) return { ...ordinaryHostRoot(plan, root, space, above), base: space.base, kit: undefined };
   if (root) {
-    const parts = privilegedParts(root).map((part) => ({ ...part, lowers: [...above(part.target), ...part.lowers] }));
+    const parts = privilegedParts(root, map, above);
     const kitFd = (root.kit as { fd: number }).fd;
     const kit = plan.slot('kit', native().duplicate(kitFd, 0));
     const mounts = privilegedHostRoot(plan, root, kit, space, userns, parts);
@@ -125,10 +118,11 @@ async function overlays(
   });
   plan.label('mount the overlay', layers?.join(':'));
   // An upper that has been volatile once is refused from then on (ovl_check_incompat): not for a mere trial.
-  const request = { lowers: opened, userxattr, volatile: volatile && !trial };
   const own = upper === 'tmpfs' || settings.ownUpper;
+  const attributes = own ? rootAttributes('/', lowers, userxattr ? 'ordinary' : map) : undefined;
+  const request = { lowers: opened, userxattr, volatile: volatile && !trial, root: attributes };
   const mount = own ? overlay(plan, space, request) : inDirectory(plan, upper, space.base, request, settings.idMap === 'auto' ? owner : undefined);
-  const parts = [{ target: '/', upper: own ? upperName(0) : '', lowers }];
+  const parts = [{ target: '/', upper: own ? upperName(0) : '', lowers, root: attributes }];
   return { mounts: [{ target: '/', mount }], missing: [], base: space.base, parts, kit: undefined };
 }
 

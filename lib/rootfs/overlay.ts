@@ -29,6 +29,14 @@ export interface OverlayMount {
   readonly userxattr: boolean;
   /** Nothing of it outlives a crash: the fsync at unmount is saved. */
   readonly volatile: boolean;
+  /** What its upper directory, and so its root, is like; default: 0755, the space's owner's. */
+  readonly root?: RootAttributes | undefined;
+}
+
+export interface RootAttributes {
+  readonly mode: number;
+  /** As they are outside; undefined: of who makes it. */
+  readonly owner: UpperSpace['owner'];
 }
 
 /** A detached overlay. Its upper and work directories are the next pair of the space. */
@@ -37,7 +45,9 @@ export function overlay(plan: PlanBuilder, space: UpperSpace, request: OverlayMo
   space.count++;
   plan.add('mkdirat', [space.base, upperPath, 0o755], { tolerate: [k.EEXIST] });
   plan.add('mkdirat', [space.base, workPath, 0o755], { tolerate: [k.EEXIST] });
-  if (space.owner) plan.add('fchownat', [space.base, upperPath, space.owner.uid, space.owner.gid, 0]);
+  const { mode, owner } = request.root ?? { mode: 0o755, owner: space.owner };
+  if (owner) plan.add('fchownat', [space.base, upperPath, owner.uid, owner.gid, 0]);
+  if (mode !== 0o755) plan.add('fchmodat', [space.base, upperPath, mode]);
   const upper = openDirectory(plan, space.base, upperPath);
   const work = openDirectory(plan, space.base, workPath);
   const mount = overlayOf(plan, request, upper, work);

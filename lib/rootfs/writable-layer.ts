@@ -21,9 +21,9 @@ export const overlayPrefix = (): OverlayPrefix => (caller().privileged ? 'truste
 /** Parts in the words of a task, and the descriptors that they are lent. `below` is that of lookBelow(). */
 export function orderOf(made: Made, below: number): { parts: PartOrder[]; lent: number[] } {
   const lent = [made.base, below];
-  const parts = made.parts.map(({ target, upper }): PartOrder => {
+  const parts = made.parts.map(({ target, upper, root }): PartOrder => {
     const mount = made.owner ? undefined : made.mounts.find((candidate) => candidate.target === target);
-    return { target: target.slice(1), base: 0, upper, below: 1, merged: mount && lent.push(mount.fd) - 1 };
+    return { target: target.slice(1), base: 0, upper, below: 1, merged: mount && lent.push(mount.fd) - 1, root };
   });
   return { parts, lent };
 }

@@ -1,3 +1,4 @@
+import { native } from '../native.js';
 import * as k from '../plan/constants.js';
 import { contentsDiffer, metadataDiffers, type Place, timesDiffer } from './compare.js';
 import * as files from './files.js';
@@ -18,6 +19,8 @@ export interface Part {
   readonly below: number;
   /** The overlay itself; undefined where it cannot have redirects and metacopies (`userxattr`). */
   readonly merged: number | undefined;
+  /** What its upper directory was like when it was made, if that is known. */
+  readonly root: { readonly mode: number; readonly owner: { readonly uid: number; readonly gid: number } | undefined } | undefined;
 }
 
 export interface Visitor {
@@ -64,7 +67,7 @@ class Walk {
     try {
       const place: Place = { directory: fd, name: files.self, path: target, status: files.statusOfOpen(fd, target) };
       const lower = below0 === undefined ? undefined : files.statusOfOpen(below0, target);
-      this.#visitor.directory(rootDiffers(place.status, lower) ? 'modified' : 'times', place, lower);
+      this.#visitor.directory(rootDiffers(place.status, this.#part.root) ? 'modified' : 'times', place, lower);
       this.#walk({ path: target, inside: files.self, fd, below: below0, raw: true, complete: false });
       this.#visitor.leave?.();
     } finally {
@@ -191,17 +194,17 @@ function openBelow(root: number, names: readonly Buffer[]): number | undefined {
   for (const name of names) {
     path = join(path, name);
     const status = files.statusOf(fd, name, path);
-    const next = status?.type === 'directory' ? files.openDirectory(fd, name, path) : undefined;
+    // An ordinary user's overlay can look no more into a stranger's directory than we can: nothing in it is seen, or changed, inside.
+    const next = status?.type === 'directory' ? native().files.open(fd, name, k.O_RDONLY | k.O_DIRECTORY, 0, 0) : -k.ENOTDIR;
     files.close(fd);
-    if (next === undefined) return undefined;
-    fd = next;
+    if (next === -k.EACCES || next === -k.ENOTDIR) return undefined;
+    fd = files.must(next, 'openat2', path);
   }
   return fd;
 }
 
-/** A new layer's own directory is like the one below it, but for times, and an owner that may not exist here. */
-function rootDiffers(status: files.Status, below: files.Status | undefined): boolean {
-  if (!below) return false;
-  const owned = (id: number): boolean => id !== 65534;
-  return status.mode !== below.mode || (owned(below.uid) && status.uid !== below.uid) || (owned(below.gid) && status.gid !== below.gid);
+/** Of an upper directory that was there before nothing can be told. */
+function rootDiffers({ mode, uid, gid }: files.Status, made: Part['root']): boolean {
+  if (!made) return false;
+  return mode !== made.mode || (made.owner !== undefined && (uid !== made.owner.uid || gid !== made.owner.gid));
 }
