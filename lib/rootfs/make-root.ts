@@ -7,6 +7,7 @@ import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import { type Ids, rootOutside } from '../security/id-map.js';
+import { beginningOf, type Moment } from './beginning.js';
 import { openDirectory } from './filesystem.js';
 import type { FrozenLayer } from './frozen-layer.js';
 import { hostRoot, ordinaryHostRoot, privilegedHostRoot, privilegedParts } from './host-root.js';
@@ -29,7 +30,12 @@ export interface RootSettings {
   readonly size: number;
   readonly volatile: boolean;
   readonly idMap: 'auto' | 'self' | IdMap;
+  /** When the root began that this one is a fork of. */
+  readonly since?: Moment | undefined;
 }
+
+/** The writable layer is a directory of the caller's, which may have something in it and stays. */
+export const isKept = ({ upper, ownUpper }: RootSettings): boolean => upper !== 'tmpfs' && !ownUpper;
 
 /** The mounts of a root that has been made: each is copied for each spawn, so all share one superblock and one upper. */
 export interface Made {
@@ -43,6 +49,7 @@ export interface Made {
   readonly parts: readonly PartSource[];
   /** Of the host's root, for a privileged caller: a duplicate. */
   readonly kit: number | undefined;
+  readonly since: Moment;
 }
 
 interface Built {
@@ -72,7 +79,7 @@ async function makePrivileged(settings: RootSettings, ids: Ids, trial: boolean):
   const plan = new PlanBuilder().in('parent');
   const userns = ids.userns === undefined ? undefined : native().duplicate(ids.userns, 0);
   if (userns !== undefined) plan.slot('user namespace', userns);
-  return keep(plan, await overlays(plan, settings, ids.map, userns, false, trial), ids);
+  return keep(plan, settings, await overlays(plan, settings, ids.map, userns, false, trial), ids);
 }
 
 async function makeOrdinary(settings: RootSettings, ids: Ids, trial: boolean): Promise<Made> {
@@ -83,7 +90,7 @@ async function makeOrdinary(settings: RootSettings, ids: Ids, trial: boolean): P
     plan.label('become root inside').add('setresgid', [0, 0, 0]);
     plan.add('setresuid', [0, 0, 0]);
     const built = await overlays(plan, settings, ids.map, undefined, true, trial);
-    return await keep(plan, built, { ...ids, release: () => [ids.release(), release()] }, owner);
+    return await keep(plan, settings, built, { ...ids, release: () => [ids.release(), release()] }, owner);
   } catch (error) {
     release();
     throw error;
@@ -138,12 +145,13 @@ function inDirectory(plan: PlanBuilder, upper: string, base: Slot, request: Over
   return overlayOf(plan, request, base, openDirectory(plan, cwd, work));
 }
 
-async function keep(plan: PlanBuilder, { mounts, missing, base, parts, kit }: Built, ids: Ids, owner?: Owner): Promise<Made> {
+async function keep(plan: PlanBuilder, settings: RootSettings, { mounts, missing, base, parts, kit }: Built, ids: Ids, owner?: Owner): Promise<Made> {
   for (const { mount } of mounts) plan.keep(mount);
   plan.keep(base);
   try {
     const fdOf = await runPlan(plan);
-    return { mounts: mounts.map(({ target, mount }) => ({ target, fd: fdOf(mount) })), ids, owner, missing, base: fdOf(base), parts, kit };
+    const since = settings.since ?? beginningOf(fdOf(base), isKept(settings) ? settings.upper : undefined);
+    return { mounts: mounts.map(({ target, mount }) => ({ target, fd: fdOf(mount) })), ids, owner, missing, base: fdOf(base), parts, kit, since };
   } catch (error) {
     if (kit !== undefined) native().close(kit);
     throw error;

@@ -12,10 +12,13 @@ import { outputOf } from '../tree/task.js';
 import { removeTree } from '../tree/tree.js';
 import { unavailable } from '../unavailable.js';
 import { parseBytes } from '../units.js';
+import { applyChanges, type Marks } from './apply.js';
 import { lookBelow } from './below.js';
 import { makeDiskUpper } from './disk-upper.js';
 import { freeze } from './freeze.js';
-import { closeRoot, type Made, makeRoot, type RootSettings, workOf } from './make-root.js';
+import { hostRoot } from './host-root.js';
+import { closeRoot, isKept, type Made, makeRoot, type RootSettings, workOf } from './make-root.js';
+import { mountAt } from './mount-at.js';
 import { defaultUpperSize } from './ready.js';
 import type { ApplyReport, Branch, Change, OverlayOptions } from './types.js';
 import { emptyDirectory, listChanges, startDiff } from './writable-layer.js';
@@ -33,6 +36,7 @@ export class OverlayRootfs implements AsyncDisposable {
   #made: Promise<Made> | undefined;
   /** What lies below the writable layer, opened when first needed. */
   #below: Promise<number> | undefined;
+  readonly #marks: Marks = new Map();
   #users = 0;
   #disposed = false;
   #released: (() => void) | undefined;
@@ -99,7 +103,7 @@ export class OverlayRootfs implements AsyncDisposable {
     const { idMap, upper } = this.#settings;
     try {
       // With 'auto' the ids are those of the first spawn. Trying now tells at once what the kernel thinks of these layers.
-      const kept = !decided && this.#isKept && caller().mayMapRanges ? await leaseRange(ownerOf(upper)) : undefined;
+      const kept = !decided && isKept(this.#settings) && caller().mayMapRanges ? await leaseRange(ownerOf(upper)) : undefined;
       if (kept) await this.#decide(kept);
       else if (decided) await this.#decide(await idsFor(idMap, caller(), { uid: 0, gid: 0 }));
       else closeRoot(await makeRoot(this.#settings, await idsFor('auto', caller(), { uid: 0, gid: 0 }), true));
@@ -107,11 +111,6 @@ export class OverlayRootfs implements AsyncDisposable {
       await this.#cleanUp(undefined);
       throw error;
     }
-  }
-
-  /** Its writable layer is a directory of the caller's, which may have something in it and stays. */
-  get #isKept(): boolean {
-    return this.#settings.upper !== 'tmpfs' && !this.#settings.ownUpper;
   }
 
   /** Takes the ids over. */
@@ -155,7 +154,7 @@ export class OverlayRootfs implements AsyncDisposable {
   async #read(): Promise<{ made: Made; below: number; release: () => void } | undefined> {
     this.#enter();
     try {
-      if (!this.#made && !this.#isKept) {
+      if (!this.#made && !isKept(this.#settings)) {
         this.#leave();
         return undefined;
       }
@@ -191,8 +190,28 @@ export class OverlayRootfs implements AsyncDisposable {
     if (ownUpper) await removeTree(upper);
   }
 
-  mount(_target: string): Promise<AsyncDisposable> {
-    return unavailable('OverlayRootfs.mount');
+  /**
+   * Mounts it on a directory of the host, for the host's own tools; disposing the result unmounts it. Owners are seen as they are outside. What is
+   * running in it goes on. Needs CAP_SYS_ADMIN: ERR_CLOISTER_MOUNT. The mount outlives this process if that is killed.
+   */
+  async mount(target: string): Promise<AsyncDisposable> {
+    check.absolutePath(target, 'target');
+    const ids = this.#ids ?? (await idsFor(this.#settings.idMap, caller(), { uid: 0, gid: 0 }));
+    const use = await this.use(ids);
+    if (ids !== this.#ids) ids.release();
+    try {
+      const unmount = await mountAt(use, target);
+      let end: Promise<void> | undefined;
+      return {
+        [Symbol.asyncDispose]: () => {
+          end ??= unmount().finally(() => use.release());
+          return end;
+        },
+      };
+    } catch (error) {
+      use.release();
+      throw error;
+    }
   }
 
   /**
@@ -235,9 +254,29 @@ export class OverlayRootfs implements AsyncDisposable {
     return Readable.from(bytes(), { objectMode: false });
   }
 
-  apply(_target: string, _options?: { filter?: (change: Change) => boolean | Promise<boolean>; dryRun?: boolean }): Promise<ApplyReport> {
-    return unavailable('OverlayRootfs.apply');
+  /**
+   * Takes what was written to a directory of the host, which the root directory stands for: what `filter` accepts, or all. Never through a symlink there, and each
+   * entry by one rename. A conflict, and not touched: what has been changed there since the root was made; device nodes, sockets, set-id programs and
+   * those with file capabilities; what the host refuses. Owners are those of the inside; an ordinary user's files become its own. `dryRun`: only told.
+   *
+   * `TypeError` for a wrong option; ERR_CLOISTER_STEP if the target is no directory.
+   */
+  async apply(target: string, options: { filter?: (change: Change) => boolean | Promise<boolean>; dryRun?: boolean } = {}): Promise<ApplyReport> {
+    check.absolutePath(target, 'target');
+    check.record(options, 'options');
+    check.onlyKeys(options, '', ['filter', 'dryRun']);
+    const { filter, dryRun } = options;
+    if (filter !== undefined && typeof filter !== 'function') throw optionError('filter', 'a function of a change', filter);
+    if (dryRun !== undefined) check.flag(dryRun, 'dryRun');
+    const held = await this.#read();
+    if (!held) return { applied: [], skipped: [], conflicts: [] };
+    try {
+      return await applyChanges(held.made, held.below, this.#settings, target, { filter, dryRun }, this.#marks);
+    } finally {
+      held.release();
+    }
   }
+
   commit(_store: LayerStore): Promise<Layer> {
     return unavailable('OverlayRootfs.commit');
   }
@@ -257,6 +296,7 @@ export class OverlayRootfs implements AsyncDisposable {
         ownUpper,
         upper: ownUpper ? makeDiskUpper() : 'tmpfs',
         volatile: ownUpper,
+        since: held?.made.since ?? settings.since,
       });
       await fork.#begin(settings.idMap !== 'auto');
       return fork;
@@ -275,12 +315,12 @@ export class OverlayRootfs implements AsyncDisposable {
         });
       }
       const made = await this.#close();
-      if (!made && !this.#isKept) return;
+      if (!made && !isKept(this.#settings)) return;
       const { upper } = this.#settings;
       const ids = made?.ids.retain();
       if (upper !== 'tmpfs') await emptyDirectory(upper, made?.owner);
       // What the last mount has left there: a volatile one forbids the next.
-      if (this.#isKept) await emptyDirectory(workOf(upper), made?.owner);
+      if (isKept(this.#settings)) await emptyDirectory(workOf(upper), made?.owner);
       if (made) closeRoot(made);
       if (ids) await this.#decide(ids);
     } finally {
@@ -288,14 +328,40 @@ export class OverlayRootfs implements AsyncDisposable {
     }
   }
 
-  branches(): Promise<Branch[]> {
-    return unavailable('OverlayRootfs.branches');
+  /** The layers, the writable one first, then those below it in order. One without a path of the host's is told as 'tmpfs' or 'frozen'. */
+  async branches(): Promise<Branch[]> {
+    const { layers, frozen, upper, volatile } = this.#settings;
+    const below = layers ?? (await hostRoot(this.#settings.hide)).shown.map(({ path }) => path);
+    const readonly = (path: string): Branch => ({ path, writable: false, attributes: [] });
+    return [
+      { path: upper, writable: true, attributes: volatile ? ['volatile'] : [] },
+      ...frozen.map(() => readonly('frozen')),
+      ...(layers ? [...below].reverse() : below).map(readonly),
+    ];
   }
-  addBranch(_directory: string, _options?: { writable?: boolean; index?: number }): Promise<void> {
-    return unavailable('OverlayRootfs.addBranch');
+
+  /** Not with overlayfs: rejects with ERR_CLOISTER_UNSUPPORTED. */
+  addBranch(directory: string, options: { writable?: boolean; index?: number } = {}): Promise<void> {
+    return this.#refuseBranch('addBranch', directory, options);
   }
-  removeBranch(_directory: string): Promise<void> {
-    return unavailable('OverlayRootfs.removeBranch');
+
+  /** Not with overlayfs: rejects with ERR_CLOISTER_UNSUPPORTED. */
+  removeBranch(directory: string): Promise<void> {
+    return this.#refuseBranch('removeBranch', directory, {});
+  }
+
+  async #refuseBranch(what: string, directory: string, options: object): Promise<never> {
+    check.absolutePath(directory, 'directory');
+    check.record(options, 'options');
+    check.onlyKeys(options, '', ['writable', 'index']);
+    throw new IsolationError(
+      'ERR_CLOISTER_UNSUPPORTED',
+      `${what}: the layers of an overlay are fixed when it is mounted (overlayfs.rst); aufs can change them`,
+      {
+        path: directory,
+        hint: 'Make another OverlayRootfs with the layers that you want; fork() takes what has been written along.',
+      },
+    );
   }
 
   /** Takes the mounts away, and an upper of our own; while a spawn uses it, the last of them does. */

@@ -24,13 +24,14 @@ export interface Part {
 }
 
 export interface Visitor {
-  deleted(path: Buffer, type: files.FileType): void;
+  /** Told as it lies below. */
+  deleted(below: Place): void;
   /** Before what is in it. 'times': only when something was last added or removed is different. */
-  directory(kind: 'added' | 'modified' | 'times' | 'same', place: Place, below: files.Status | undefined): void;
+  directory(kind: 'added' | 'modified' | 'times' | 'same', place: Place, below: Place | undefined): void;
   /** After what is in it. */
   leave?(): void;
   /** Anything else. `contents` opens a file's, where they are not in the layer. */
-  file(kind: 'added' | 'modified' | 'same', place: Place, contents: (() => number) | undefined, below: files.Status | undefined): void;
+  file(kind: 'added' | 'modified' | 'same', place: Place, contents: (() => number) | undefined, below: Place | undefined): void;
 }
 
 interface Level {
@@ -66,8 +67,7 @@ class Walk {
     const below0 = openBelow(below, components(target));
     try {
       const place: Place = { directory: fd, name: files.self, path: target, status: files.statusOfOpen(fd, target) };
-      const lower = below0 === undefined ? undefined : files.statusOfOpen(below0, target);
-      this.#visitor.directory(rootDiffers(place.status, this.#part.root) ? 'modified' : 'times', place, lower);
+      this.#visitor.directory(rootDiffers(place.status, this.#part.root) ? 'modified' : 'times', place, undefined);
       this.#walk({ path: target, inside: files.self, fd, below: below0, raw: true, complete: false });
       this.#visitor.leave?.();
     } finally {
@@ -85,7 +85,7 @@ class Walk {
       return status || below ? [{ name, path, status, below, told: status ? name : whiteoutName(name) }] : [];
     });
     for (const { name, path, status, below } of inOrder(found)) {
-      if (!status) this.#visitor.deleted(path, (below as files.Status).type);
+      if (!status) this.#visitor.deleted(this.#placeBelow(level, { name, path }, below as files.Status));
       else if (status.type === 'directory') this.#directory(level, { directory: level.fd, name, path, status }, below);
       else this.#file(level, { directory: level.fd, name, path, status }, below);
     }
@@ -133,7 +133,7 @@ class Walk {
         raw = false;
       }
       const opaque = raw && files.attribute(fd, `${this.#prefix}opaque`, path)?.toString() === 'y';
-      this.#visitor.directory(this.#kindOf(level, place, below), place, below);
+      this.#visitor.directory(this.#kindOf(level, place, below), place, below && this.#placeBelow(level, place, below));
       this.#walk({ path, inside, fd, below: lower, raw, complete: !raw || opaque || level.complete });
       this.#visitor.leave?.();
     } finally {
@@ -154,7 +154,7 @@ class Walk {
       level.raw && status.type === 'file' && this.#part.merged !== undefined && this.#attribute(level, name, path, 'metacopy') !== undefined;
     const contents = isCopyOfMetadata ? () => this.#openMerged(join(level.inside, name), k.O_RDONLY | k.O_NONBLOCK, path) : undefined;
     const kind = !below ? 'added' : this.#fileDiffers(level, place, below, contents) ? 'modified' : 'same';
-    this.#visitor.file(kind, place, contents, below);
+    this.#visitor.file(kind, place, contents, below && this.#placeBelow(level, place, below));
   }
 
   #fileDiffers(level: Level, place: Place, below: files.Status, contents: (() => number) | undefined): boolean {
@@ -165,7 +165,7 @@ class Walk {
     return contentsDiffer(place, lower, contents);
   }
 
-  #placeBelow(level: Level, { name, path }: Place, status: files.Status): Place {
+  #placeBelow(level: Level, { name, path }: Pick<Place, 'name' | 'path'>, status: files.Status): Place {
     return { directory: level.below as number, name, path, status };
   }
 

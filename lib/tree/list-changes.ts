@@ -25,7 +25,7 @@ export function run(request: ChangesRequest, { output, lent }: TaskDescriptors):
   };
   for (const part of partsOf(request.parts, lent)) {
     walkPart(part, request.prefix, {
-      deleted: (path, type) => tell('deleted', type, path),
+      deleted: ({ path, status }) => tell('deleted', status.type, path),
       directory: (kind, { path }) => {
         if (kind === 'added' || kind === 'modified') tell(kind, 'directory', path);
       },

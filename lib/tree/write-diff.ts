@@ -71,7 +71,7 @@ class Diff implements Visitor {
     this.#writer.end();
   }
 
-  deleted(path: Buffer): void {
+  deleted({ path }: Place): void {
     this.#flush();
     const slash = path.lastIndexOf(0x2f) + 1;
     this.#writer.whiteout(Buffer.concat([path.subarray(0, slash), whiteoutName(path.subarray(slash))]));
