@@ -55,7 +55,8 @@ export interface Native {
   namespaceType(fd: number): number;
   namespaceOwner(fd: number): number;
   namespaceParent(fd: number): number;
-  lockRange(fd: number, start: number, length: number): number;
+  /** Never waits: -EAGAIN if somebody else has it. `shared`: others may have it shared, too. */
+  lockRange(fd: number, start: number, length: number, shared?: boolean): number;
   unlockRange(fd: number, start: number, length: number): number;
   setWindowSize(fd: number, columns: number, rows: number): number;
   /** FIONREAD: what can be read at once. */

@@ -1,0 +1,149 @@
+import { createWriteStream } from 'node:fs';
+import { mkdir, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PassThrough, type Readable, type Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { ImageError } from '../errors.js';
+import { extract } from '../tree/tree.js';
+import { brokenCompression, type Compression, compressionOf, decompressor, peek } from './compression.js';
+import { type Digest, Meter, mismatch } from './digest.js';
+import { layerMediaTypes } from './media-types.js';
+import { type LayerRecord, type TarRecord, writeSynced } from './store-directory.js';
+import type { Workspace } from './workspace.js';
+
+/** A layer's tar, compressed or not, on its way into the store, and what is known of it. */
+export interface IncomingLayer {
+  readonly source: Readable;
+  /** Of the bytes as they come. */
+  readonly blob?: { readonly digest: Digest; readonly size: number } | undefined;
+  /** Of the uncompressed tar. */
+  readonly diffId?: Digest | undefined;
+  readonly sizeLimit?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onBytes?: ((bytes: number) => void) | undefined;
+}
+
+/** Complete, synced, checked, and still in the workspace. */
+export interface ReceivedLayer {
+  readonly digest: Digest;
+  readonly tar: TarRecord;
+  readonly blobFile: string;
+  readonly directory: string;
+}
+
+/**
+ * One pass: the bytes are hashed and kept as they come, decompressed, hashed again, and extracted, all at once. What turns out to
+ * be another layer than was announced has only been in the workspace.
+ */
+export async function receiveLayer(workspace: Workspace, layer: IncomingLayer): Promise<ReceivedLayer> {
+  const { head, whole } = await peek(layer.source, 6);
+  const compression = compressionOf(head);
+  if (compression === undefined) {
+    layer.source.destroy();
+    throw new ImageError('ERR_CLOISTER_LAYER', 'the layer is compressed by xz or bzip2; gzip, zstd or no compression is needed', { step: 'import the layer' });
+  }
+  const blobFile = workspace.newPath();
+  const directory = workspace.newPath();
+  await mkdir(join(directory, 'tree'), { recursive: true });
+  const blobMeter = new Meter((bytes) => {
+    if (layer.blob && bytes > layer.blob.size) throw mismatch('a layer', `${layer.blob.size} bytes`, 'more');
+    layer.onBytes?.(bytes);
+  });
+  const limit = layer.sizeLimit;
+  const tarMeter = new Meter((bytes) => {
+    if (limit !== undefined && bytes > limit) {
+      throw new ImageError('ERR_CLOISTER_LAYER', `the layer is bigger than sizeLimit: more than ${limit} bytes uncompressed`, { step: 'import the layer' });
+    }
+  });
+  const [report] = await untilFirstError(layer.signal, (signal) => [
+    extract(tarMeter, join(directory, 'tree'), { sync: true, signal, ...(limit === undefined ? {} : { sizeLimit: limit }) }),
+    spool(whole, blobMeter, blobFile, compression, tarMeter, signal),
+  ]);
+  const found = { digest: blobMeter.digest(), size: blobMeter.bytes };
+  if (layer.blob && (found.digest !== layer.blob.digest || found.size !== layer.blob.size)) {
+    throw mismatch('a layer', `${layer.blob.digest} of ${layer.blob.size} bytes`, `${found.digest} of ${found.size} bytes`);
+  }
+  const digest = tarMeter.digest();
+  if (layer.diffId !== undefined && digest !== layer.diffId) throw mismatch("a layer's uncompressed tar", layer.diffId, digest);
+  const record: LayerRecord = {
+    sizeBytes: tarMeter.bytes,
+    owners: report.owners,
+    skipped: report.skipped.map(({ path }) => path),
+    unrecorded: report.unrecorded.map(({ path, what }) => `${path}: ${what}`),
+  };
+  await writeSynced(join(directory, 'layer.json'), JSON.stringify(record));
+  return { digest, tar: { ...found, mediaType: layerMediaTypes[compression] }, blobFile, directory };
+}
+
+/** Both ends of one stream fail together; the one that failed first says why. */
+async function untilFirstError<A, B>(outer: AbortSignal | undefined, start: (signal: AbortSignal) => [Promise<A>, Promise<B>]): Promise<[A, B]> {
+  outer?.throwIfAborted();
+  const controller = new AbortController();
+  const onAbort = (): void => controller.abort(outer?.reason);
+  outer?.addEventListener('abort', onAbort, { once: true });
+  let first: { error: unknown } | undefined;
+  const stop = (error: unknown): never => {
+    first ??= { error };
+    controller.abort(error);
+    throw error;
+  };
+  try {
+    const [a, b] = start(controller.signal);
+    const results = await Promise.allSettled([a.catch(stop), b.catch(stop)]);
+    if (first) throw outer?.aborted ? outer.reason : first.error;
+    return results.map((result) => (result as PromiseFulfilledResult<unknown>).value) as [A, B];
+  } finally {
+    outer?.removeEventListener('abort', onAbort);
+  }
+}
+
+async function spool(source: Readable, meter: Meter, file: string, compression: Compression, tar: Meter, signal: AbortSignal): Promise<void> {
+  const copy = new PassThrough();
+  const unpacked = decompressor(compression);
+  // A pipeline each: what a decompressor does not read, behind the end of its stream, is the blob's all the same.
+  const kept = pipeline(copy, createWriteStream(file, { flags: 'wx', mode: 0o600 }), { signal });
+  const read = unpacked ? pipeline(unpacked, tar, { signal }).catch((cause) => rethrow(compression, cause)) : undefined;
+  const feed = feedBoth(pipeline(source, meter, { signal }), meter, copy, unpacked ?? tar);
+  await Promise.all([kept, read, feed]);
+  const written = await open(file, 'r');
+  try {
+    await written.sync();
+  } finally {
+    await written.close();
+  }
+}
+
+function rethrow(compression: Compression, cause: unknown): never {
+  const { code } = cause as NodeJS.ErrnoException;
+  if (code?.startsWith('Z_') || code?.startsWith('ZSTD_') || code === 'ERR_ZSTD') throw brokenCompression(compression, cause);
+  throw cause;
+}
+
+async function feedBoth(source: Promise<void>, chunks: Readable, ...sinks: [PassThrough, Transform | Meter]): Promise<void> {
+  const [copy, next] = sinks;
+  const feeding = (async () => {
+    for await (const chunk of chunks) {
+      const full = [copy, next].filter((sink) => !sink.writableEnded && !sink.destroyed && !sink.write(chunk));
+      await Promise.all(full.map(drained));
+    }
+    copy.end();
+    next.end();
+  })();
+  try {
+    await Promise.all([source, feeding]);
+  } catch (error) {
+    copy.destroy(error as Error);
+    next.destroy(error as Error);
+    throw error;
+  }
+}
+
+function drained(sink: PassThrough | Transform): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      for (const event of ['drain', 'close', 'error', 'finish']) sink.off(event, done);
+      resolve();
+    };
+    for (const event of ['drain', 'close', 'error', 'finish']) sink.once(event, done);
+  });
+}
