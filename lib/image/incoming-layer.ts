@@ -1,7 +1,6 @@
-import { createWriteStream } from 'node:fs';
 import { mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { PassThrough, type Readable, type Transform } from 'node:stream';
+import { type Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { ImageError } from '../errors.js';
 import { extract } from '../tree/tree.js';
@@ -98,52 +97,19 @@ async function untilFirstError<A, B>(outer: AbortSignal | undefined, start: (sig
 }
 
 async function spool(source: Readable, meter: Meter, file: string, compression: Compression, tar: Meter, signal: AbortSignal): Promise<void> {
-  const copy = new PassThrough();
-  const unpacked = decompressor(compression);
-  // A pipeline each: what a decompressor does not read, behind the end of its stream, is the blob's all the same.
-  const kept = pipeline(copy, createWriteStream(file, { flags: 'wx', mode: 0o600 }), { signal });
-  const read = unpacked ? pipeline(unpacked, tar, { signal }).catch((cause) => rethrow(compression, cause)) : undefined;
-  const feed = feedBoth(pipeline(source, meter, { signal }), meter, copy, unpacked ?? tar);
-  await Promise.all([kept, read, feed]);
-  const written = await open(file, 'r');
+  const kept = await open(file, 'wx', 0o600);
   try {
-    await written.sync();
+    const copy = new Transform({
+      transform: (chunk: Buffer, _encoding, done) => void kept.writeFile(chunk).then(() => done(null, chunk), done),
+    });
+    const unpacked = decompressor(compression);
+    if (unpacked) await pipeline(source, meter, copy, unpacked, tar, { signal });
+    else await pipeline(source, meter, copy, tar, { signal });
+    await kept.sync();
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw code?.startsWith('Z_') || code?.startsWith('ZSTD_') ? brokenCompression(compression, cause) : cause;
   } finally {
-    await written.close();
+    await kept.close();
   }
-}
-
-function rethrow(compression: Compression, cause: unknown): never {
-  const { code } = cause as NodeJS.ErrnoException;
-  if (code?.startsWith('Z_') || code?.startsWith('ZSTD_') || code === 'ERR_ZSTD') throw brokenCompression(compression, cause);
-  throw cause;
-}
-
-async function feedBoth(source: Promise<void>, chunks: Readable, ...sinks: [PassThrough, Transform | Meter]): Promise<void> {
-  const [copy, next] = sinks;
-  const feeding = (async () => {
-    for await (const chunk of chunks) {
-      const full = [copy, next].filter((sink) => !sink.writableEnded && !sink.destroyed && !sink.write(chunk));
-      await Promise.all(full.map(drained));
-    }
-    copy.end();
-    next.end();
-  })();
-  try {
-    await Promise.all([source, feeding]);
-  } catch (error) {
-    copy.destroy(error as Error);
-    next.destroy(error as Error);
-    throw error;
-  }
-}
-
-function drained(sink: PassThrough | Transform): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      for (const event of ['drain', 'close', 'error', 'finish']) sink.off(event, done);
-      resolve();
-    };
-    for (const event of ['drain', 'close', 'error', 'finish']) sink.once(event, done);
-  });
 }

@@ -40,9 +40,7 @@ export class Workspace implements AsyncDisposable {
   }
 
   /** A name in its directory that is not in use. */
-  newPath(): string {
-    return join(this.path, String(this.#count++));
-  }
+  readonly newPath = (): string => join(this.path, String(this.#count++));
 
   async [Symbol.asyncDispose](): Promise<void> {
     try {
