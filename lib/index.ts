@@ -1,8 +1,11 @@
 export type * from './cgroup/types.js';
 export { CgroupError, ImageError, IsolationError, NetworkError } from './errors.js';
 export type * from './host/types.js';
+export { Image } from './image/image.js';
+export { Layer } from './image/layer.js';
+export { LayerStore } from './image/layer-store.js';
 export type * from './image/types.js';
-export { Bridge, Cgroup, Image, Layer, LayerStore, probe, reap, Sandbox, SandboxPool } from './later.js';
+export { Bridge, Cgroup, probe, reap, Sandbox, SandboxPool } from './later.js';
 export {
   CgroupNamespace,
   IpcNamespace,

@@ -92,7 +92,7 @@ export async function removeImage(workspace: Workspace, digest: Digest, name: st
 
 /** Nodes, then what nothing refers to any more. Only renamed here: to delete takes long, and is done when the lock is free again. */
 async function takeAway(
-  { store, newPath }: Workspace,
+  { store, lock, newPath }: Workspace,
   { chains, images }: Contents,
   going: readonly Digest[],
   mayGo: ((digest: Digest) => boolean) | undefined,
@@ -133,6 +133,12 @@ async function takeAway(
     for (const part of [manifest.config, ...manifest.layers]) ownedBlobs.add(part.digest);
   }
   await syncDirectory(`${store.path}/tars`);
+  // A resumed pull has its lock; one that was given up has not.
+  for (const digest of mayGo ? store.digests('partial') : []) {
+    if (!lock.claimPartial(digest)) continue;
+    freedBytes += statSync(store.partial(digest)).size;
+    await rename(store.partial(digest), newPath());
+  }
   for (const digest of store.digests('blobs/sha256')) {
     if (ownedBlobs.has(digest)) continue;
     freedBytes += statSync(store.blob(digest)).size;

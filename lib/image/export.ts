@@ -26,7 +26,7 @@ interface File {
 
 export async function exportImage(workspace: Workspace, image: Digest, name: string | undefined, target: string, format: ExportFormat): Promise<void> {
   if (existsSync(target)) {
-    throw new ImageError('ERR_CLOISTER_IMAGE', `${target} exists already; nothing is overwritten`, { step: 'export the image', path: target });
+    throw new ImageError('ERR_CLOISTER_EXPORT', `${target} exists already; nothing is overwritten`, { step: 'export the image', path: target });
   }
   const files = format === 'docker-archive' ? dockerFiles(workspace, image, name) : ociFiles(workspace, image, name);
   // Beside the target, so that it appears there whole.
@@ -39,7 +39,7 @@ export async function exportImage(workspace: Workspace, image: Digest, name: str
     await rm(unfinished, { recursive: true, force: true });
     const { errno, syscall } = cause as NodeJS.ErrnoException;
     if (cause instanceof ImageError || errno === undefined) throw cause;
-    throw ImageError.ofErrno('ERR_CLOISTER_IMAGE', errno, { step: 'export the image', syscall, path: target, cause });
+    throw ImageError.ofErrno('ERR_CLOISTER_EXPORT', errno, { step: 'export the image', syscall, path: target, cause });
   }
 }
 

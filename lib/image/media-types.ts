@@ -19,6 +19,13 @@ export const layerMediaTypes: Readonly<Record<Compression, string>> = {
   zstd: 'application/vnd.oci.image.layer.v1.tar+zstd',
 };
 
+/** In a manifest of Docker's, by what they are called in one of OCI's. */
+export const dockerLayerTypes: Readonly<Record<string, string>> = {
+  [layerMediaTypes.none]: 'application/vnd.docker.image.rootfs.diff.tar',
+  [layerMediaTypes.gzip]: 'application/vnd.docker.image.rootfs.diff.tar.gzip',
+  [layerMediaTypes.zstd]: 'application/vnd.docker.image.rootfs.diff.tar.zstd',
+};
+
 /** What the bytes are is told by their beginning; this refuses what is no layer at all: encrypted ones, charts, signatures. */
 export const isLayerType = (type: string): boolean =>
   /^application\/vnd\.(oci\.image\.layer(\.nondistributable)?\.v1\.tar(\+(gzip|zstd))?|docker\.image\.rootfs\.(diff|foreign\.diff)\.tar(\.gzip|\.zstd)?)$/.test(type);

@@ -3,6 +3,7 @@ import { type Digest, digestOf } from './digest.js';
 import { configurationOf, manifestOf, missingImage, readBlob } from './image.js';
 import { missingLayer } from './layer.js';
 import { type Descriptor, type Manifest, parseManifest } from './manifest.js';
+import { dockerLayerTypes, dockerManifest } from './media-types.js';
 import type { StoreDirectory } from './store-directory.js';
 
 export interface PortableManifest {
@@ -27,7 +28,7 @@ export function portableManifest(store: StoreDirectory, image: Digest, there: Re
     if (has(layer)) return json.layers[index];
     const diffId = diffIds[index] as Digest;
     const { mediaType, digest, size } = store.tarRecord(diffId) ?? missingLayer(diffId, store);
-    return { mediaType, digest, size };
+    return { mediaType: manifest.mediaType === dockerManifest ? (dockerLayerTypes[mediaType] ?? mediaType) : mediaType, digest, size };
   });
   const changed = Buffer.from(JSON.stringify(json));
   return { digest: digestOf(changed), bytes: changed, manifest: parseManifest(changed, manifest.mediaType) };

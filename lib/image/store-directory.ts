@@ -15,6 +15,7 @@ import { type Digest, digestOf, hexOf, isDigest } from './digest.js';
 //   chains/HEX           of a ChainID: which layer, and on which parent: the nodes of the tree
 //   images/HEX           of a manifest's digest: its layers
 //   names/HEX            of the name's sha256: the name, and which image has it
+//   partial/HEX          a blob that was being pulled, as far as it got
 //   temp/PID-START-X/    of an operation that is going on, or was when its process died
 //
 // Everything but a record in `tars` and `names` is written once. It is made complete in temp, synced, and renamed to its place; first
@@ -27,7 +28,7 @@ import { type Digest, digestOf, hexOf, isDigest } from './digest.js';
 // image gets another manifest with each move. Measured on Debian's root (docs/images.md): the blob adds 36 % to the tree, tar-split 3 %.
 
 const version = 'cloister layer store 1\n';
-const kinds = ['blobs', 'tars', 'layers', 'chains', 'images', 'names', 'temp'] as const;
+const kinds = ['blobs', 'tars', 'layers', 'chains', 'images', 'names', 'partial', 'temp'] as const;
 
 /** What holds the tar of a layer. */
 export interface TarRecord {
@@ -109,6 +110,9 @@ export class StoreDirectory {
   name(name: string): string {
     return join(this.path, 'names', hexOf(digestOf(name)));
   }
+  partial(digest: Digest): string {
+    return join(this.path, 'partial', hexOf(digest));
+  }
   get temp(): string {
     return join(this.path, 'temp');
   }
@@ -130,7 +134,7 @@ export class StoreDirectory {
   }
 
   /** The digests in one of the directories that are named by them. */
-  digests(kind: 'blobs/sha256' | 'layers' | 'chains' | 'images' | 'tars'): Digest[] {
+  digests(kind: 'blobs/sha256' | 'layers' | 'chains' | 'images' | 'tars' | 'partial'): Digest[] {
     return readdirSync(join(this.path, kind))
       .map((hex) => `sha256:${hex}`)
       .filter(isDigest)

@@ -9,10 +9,12 @@ import { type Digest, hexOf } from './digest.js';
 //
 //   byte 0              shared while something is put in its place, exclusive while something is taken away
 //   a lease's byte      shared by everybody who needs that layer to stay
+//   a partial's byte    exclusive, while it is being pulled
 //   a temp's byte       exclusive, for as long as the operation lives that the directory in temp belongs to
 
 const leases = 1;
 const temps = 2 ** 49;
+const partials = 2 ** 50;
 /** 48 bits of a digest: two of one byte would only make a layer stay for longer than it had to. */
 const byteOf = (digest: Digest): number => Number.parseInt(hexOf(digest).slice(0, 12), 16);
 
@@ -56,6 +58,11 @@ export class StoreLock {
   /** false: its operation lives. Otherwise it is this one's. */
   claimTemp(name: Digest): boolean {
     return this.#try(temps + byteOf(name), false);
+  }
+
+  /** false: somebody else pulls that blob just now. */
+  claimPartial(blob: Digest): boolean {
+    return this.#try(partials + byteOf(blob), false);
   }
 
   close(): void {
