@@ -82,5 +82,8 @@ class ScriptedZstd extends Transform {
 }
 
 export function brokenCompression(compression: Compression, cause: unknown): ImageError {
-  return new ImageError('ERR_CLOISTER_LAYER', `a layer's ${compression} stream is broken: ${(cause as Error).message}`, { step: 'decompress the layer', cause });
+  return new ImageError('ERR_CLOISTER_LAYER', `a layer's ${compression} stream is broken: ${(cause as Error).message}`, {
+    step: 'decompress the layer',
+    cause,
+  });
 }

@@ -51,7 +51,12 @@ async function compressedLayer(workspace: Workspace, layer: Digest): Promise<Des
   if (tar.mediaType !== layerMediaTypes.none) return tar;
   const file = newPath();
   const meter = new Meter();
-  await pipeline(createReadStream(store.blob(tar.digest), { highWaterMark: 2 ** 18 }), compressor(), meter, createWriteStream(file, { flags: 'wx', mode: 0o600 }));
+  await pipeline(
+    createReadStream(store.blob(tar.digest), { highWaterMark: 2 ** 18 }),
+    compressor(),
+    meter,
+    createWriteStream(file, { flags: 'wx', mode: 0o600 }),
+  );
   const written = await open(file);
   await written.sync().finally(() => written.close());
   const record = { digest: meter.digest(), size: meter.bytes, mediaType: layerMediaTypes.gzip };

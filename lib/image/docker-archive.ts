@@ -63,8 +63,10 @@ function choose(items: readonly Item[], reference: string | undefined): Item {
   const meant = reference === undefined ? items : items.filter(({ names }) => names.some((name) => name === reference || name === `${reference}:latest`));
   const all = items.map(({ names, config }) => names[0] ?? config).join(', ') || 'none';
   const [first, second] = meant;
-  if (!first) throw new ImageError('ERR_CLOISTER_NOT_FOUND', `the archive has no image ${reference ?? ''}`, { step: 'read the archive', hint: `It has ${all}.` });
-  if (second) throw new ImageError('ERR_CLOISTER_AMBIGUOUS', `the archive has several images: ${all}`, { step: 'read the archive', hint: "Say which by 'path:name'." });
+  if (!first)
+    throw new ImageError('ERR_CLOISTER_NOT_FOUND', `the archive has no image ${reference ?? ''}`, { step: 'read the archive', hint: `It has ${all}.` });
+  if (second)
+    throw new ImageError('ERR_CLOISTER_AMBIGUOUS', `the archive has several images: ${all}`, { step: 'read the archive', hint: "Say which by 'path:name'." });
   return first;
 }
 

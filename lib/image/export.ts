@@ -86,7 +86,14 @@ async function writeDirectory({ store }: Workspace, files: readonly File[], dire
 }
 
 async function* archive(workspace: Workspace, files: readonly File[]): AsyncGenerator<Uint8Array, void, undefined> {
-  const directories = new Set(files.flatMap(({ name }) => name.split('/').slice(0, -1).map((_, index, parts) => parts.slice(0, index + 1).join('/'))));
+  const directories = new Set(
+    files.flatMap(({ name }) =>
+      name
+        .split('/')
+        .slice(0, -1)
+        .map((_, index, parts) => parts.slice(0, index + 1).join('/')),
+    ),
+  );
   for (const path of directories) yield header(path, 0, 'directory');
   for (const { name, size, content } of files) {
     yield header(name, size, 'file');
@@ -97,7 +104,8 @@ async function* archive(workspace: Workspace, files: readonly File[]): AsyncGene
         written += (chunk as Buffer).length;
         yield chunk as Buffer;
       }
-      if (written !== size) throw new ImageError('ERR_CLOISTER_STORE', `${name} has ${written} bytes and not ${size}; verify() tells more`, { step: 'export the image' });
+      if (written !== size)
+        throw new ImageError('ERR_CLOISTER_STORE', `${name} has ${written} bytes and not ${size}; verify() tells more`, { step: 'export the image' });
     }
     yield Buffer.alloc(padding(size));
   }
@@ -107,7 +115,20 @@ async function* archive(workspace: Workspace, files: readonly File[]): AsyncGene
 function header(path: string, size: number, type: 'file' | 'directory'): Buffer {
   const nothing = Buffer.alloc(0);
   const mode = type === 'file' ? 0o644 : 0o755;
-  return encodeHeader({ type, path: Buffer.from(path), mode, uid: 0, gid: 0, size, seconds: 0, nanoseconds: 0, target: nothing, major: 0, minor: 0, attributes: new Map() });
+  return encodeHeader({
+    type,
+    path: Buffer.from(path),
+    mode,
+    uid: 0,
+    gid: 0,
+    size,
+    seconds: 0,
+    nanoseconds: 0,
+    target: nothing,
+    major: 0,
+    minor: 0,
+    attributes: new Map(),
+  });
 }
 
 async function contentOf({ store }: Workspace, content: { blob: Digest } | { tarOf: Digest }): Promise<Readable> {
@@ -117,4 +138,3 @@ async function contentOf({ store }: Workspace, content: { blob: Digest } | { tar
   const undo = decompressor(compressionOf(head) ?? 'none');
   return undo ? whole.on('error', (error) => undo.destroy(error)).pipe(undo) : whole;
 }
-

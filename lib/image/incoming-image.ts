@@ -2,8 +2,8 @@ import type { Readable } from 'node:stream';
 import { ImageError } from '../errors.js';
 import { type Digest, digestOf, mismatch } from './digest.js';
 import { receiveLayer } from './incoming-layer.js';
-import { dockerList, indexTypes, manifestTypes, ociIndex } from './media-types.js';
 import { type Configuration, type Descriptor, type Manifest, mostJsonBytes, parseConfiguration, parseIndex, parseManifest } from './manifest.js';
+import { dockerList, indexTypes, manifestTypes, ociIndex } from './media-types.js';
 import { hasLayer, placeImage, placeLayer } from './placing.js';
 import { choose } from './platform.js';
 import { writeSynced } from './store-directory.js';
@@ -94,7 +94,11 @@ export async function receiveImage(
   await placeDocuments(workspace, found, name);
 }
 
-export async function placeDocuments(workspace: Workspace, { digest, manifest, manifestBytes, configBytes, configuration }: FoundImage, name: string | undefined): Promise<void> {
+export async function placeDocuments(
+  workspace: Workspace,
+  { digest, manifest, manifestBytes, configBytes, configuration }: FoundImage,
+  name: string | undefined,
+): Promise<void> {
   const [manifestFile, configFile] = [workspace.newPath(), workspace.newPath()];
   await writeSynced(manifestFile, manifestBytes);
   await writeSynced(configFile, configBytes);

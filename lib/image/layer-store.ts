@@ -4,7 +4,7 @@ import { Readable } from 'node:stream';
 import { ImageError, IsolationError, optionError } from '../errors.js';
 import * as check from '../spawn/validate.js';
 import { type Bytes, parseBytes } from '../units.js';
-import { collect, type Collected, removeImage, removeLayer } from './collect.js';
+import { type Collected, collect, removeImage, removeLayer } from './collect.js';
 import { createImage } from './create-image.js';
 import { chainIdOf, type Digest, isDigest } from './digest.js';
 import { exportFormats, exportImage } from './export.js';
@@ -21,7 +21,7 @@ import { StoreDirectory } from './store-directory.js';
 import { StoreLock } from './store-lock.js';
 import { transferOptionsOf } from './transfer-options.js';
 import type { ImageConfig, ImageProgress, LayerNode, LayerTree, TransferOptions } from './types.js';
-import { verifyStore, type Verification } from './verify.js';
+import { type Verification, verifyStore } from './verify.js';
 import { sweep, Workspace } from './workspace.js';
 
 /**
@@ -65,7 +65,8 @@ export class LayerStore implements AsyncDisposable {
       ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
     });
     const sizeLimit = options.sizeLimit === undefined ? undefined : parseBytes(options.sizeLimit, 'sizeLimit');
-    const parents = options.parent === undefined ? [] : lineOf(layersOf([options.parent], 'parent', this.#store)[0] as Layer).map(({ digest }) => digest as Digest);
+    const parents =
+      options.parent === undefined ? [] : lineOf(layersOf([options.parent], 'parent', this.#store)[0] as Layer).map(({ digest }) => digest as Digest);
     if (typeof tar !== 'string' && !(tar instanceof Readable)) throw optionError('tar', 'a Readable, or the path of a file', tar);
     const own = this.#open();
     await using workspace = await Workspace.open(this.#store);
@@ -181,6 +182,21 @@ export class LayerStore implements AsyncDisposable {
     }
   }
 
+  /** @internal The node that these layers, base first, end in; it is made if need be. undefined where they are not this store's. */
+  async nodeOf(layers: readonly Layer[]): Promise<Layer | undefined> {
+    const own = this.#open();
+    if (layers.length === 0 || layers.some(({ store }) => store.path !== this.#store.path)) return undefined;
+    await using workspace = await Workspace.open(this.#store);
+    return await workspace.lock.adding(async () => {
+      const digests = layers.map(({ digest }) => digest as Digest);
+      for (const digest of digests) {
+        if (!this.#store.layerRecord(digest)) missingLayer(digest, this.#store);
+        own.lease(digest);
+      }
+      return layerAt(this.#store, (await placeChain(workspace, digests)) as Digest);
+    });
+  }
+
   /** By name, exactly as it was given, or by the manifest's digest. */
   async image(nameOrDigest: string): Promise<Image> {
     check.text(nameOrDigest, 'nameOrDigest');
@@ -287,7 +303,17 @@ function imageName(value: unknown, option: string): string {
 }
 
 function configOption(value: unknown): ImageConfig {
-  check.onlyKeys(check.record(value, 'config'), 'config', ['Env', 'Entrypoint', 'Cmd', 'User', 'WorkingDir', 'StopSignal', 'ExposedPorts', 'Volumes', 'Labels']);
+  check.onlyKeys(check.record(value, 'config'), 'config', [
+    'Env',
+    'Entrypoint',
+    'Cmd',
+    'User',
+    'WorkingDir',
+    'StopSignal',
+    'ExposedPorts',
+    'Volumes',
+    'Labels',
+  ]);
   try {
     return imageConfigOf(value, 'config');
   } catch (error) {
@@ -301,7 +327,12 @@ async function storeErrors<T>(step: string, path: string, work: () => Promise<T>
   } catch (cause) {
     const { errno, syscall } = cause as NodeJS.ErrnoException;
     if (cause instanceof IsolationError || errno === undefined) throw cause;
-    throw ImageError.ofErrno('ERR_CLOISTER_STORE', errno, { step, syscall, path, cause, hint: 'The directory must be this user’s, on a file system that can be written.' });
+    throw ImageError.ofErrno('ERR_CLOISTER_STORE', errno, {
+      step,
+      syscall,
+      path,
+      cause,
+      hint: 'The directory must be this user’s, on a file system that can be written.',
+    });
   }
 }
-

@@ -47,7 +47,9 @@ export async function chooseInLayout(
   if (distinct.length === 1) return found(distinct[0] as Descriptor);
   // One image for several platforms, or several images?
   const wanted = { ...ownPlatform(), ...options.platform };
-  const fitting = distinct.filter(({ mediaType, platform }) => !indexTypes.includes(mediaType) && platform?.architecture !== undefined && fits(wanted, platform));
+  const fitting = distinct.filter(
+    ({ mediaType, platform }) => !indexTypes.includes(mediaType) && platform?.architecture !== undefined && fits(wanted, platform),
+  );
   if (distinct.every(({ mediaType, platform }) => !indexTypes.includes(mediaType) && platform?.architecture !== undefined) && fitting.length <= 1) {
     return found(choose(distinct, options.platform));
   }

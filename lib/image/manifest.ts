@@ -149,7 +149,7 @@ const emptyObjects = (value: unknown, what: string): Record<string, object> =>
 function variables(value: unknown, what: string): string[] {
   return listOf(value, what, (entry, where) => {
     const text = textOf(entry, where);
-    if (text.startsWith('=')) throw wrong(where, "NAME=value", text);
+    if (text.startsWith('=')) throw wrong(where, 'NAME=value', text);
     return text;
   });
 }

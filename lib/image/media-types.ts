@@ -28,4 +28,6 @@ export const dockerLayerTypes: Readonly<Record<string, string>> = {
 
 /** What the bytes are is told by their beginning; this refuses what is no layer at all: encrypted ones, charts, signatures. */
 export const isLayerType = (type: string): boolean =>
-  /^application\/vnd\.(oci\.image\.layer(\.nondistributable)?\.v1\.tar(\+(gzip|zstd))?|docker\.image\.rootfs\.(diff|foreign\.diff)\.tar(\.gzip|\.zstd)?)$/.test(type);
+  /^application\/vnd\.(oci\.image\.layer(\.nondistributable)?\.v1\.tar(\+(gzip|zstd))?|docker\.image\.rootfs\.(diff|foreign\.diff)\.tar(\.gzip|\.zstd)?)$/.test(
+    type,
+  );

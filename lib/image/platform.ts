@@ -30,7 +30,7 @@ export function choose(manifests: readonly Descriptor[], asked: Platform | undef
   const offered = named.map(({ platform }) => platformText(platform as Platform)).filter((text) => text !== 'unknown/unknown');
   throw new ImageError('ERR_CLOISTER_NOT_FOUND', `there is no image for ${platformText(wanted)}; there is ${offered.join(', ') || 'none for any platform'}`, {
     step: 'choose the platform',
-    hint: "Ask for one of those by `platform: { os, architecture, variant }`.",
+    hint: 'Ask for one of those by `platform: { os, architecture, variant }`.',
   });
 }
 

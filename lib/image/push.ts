@@ -60,7 +60,9 @@ async function upload(registry: Registry, file: string, { digest, size }: Descri
     const url = URL.canParse(location, registry.url('').href) ? new URL(location, registry.url('')) : undefined;
     // Somewhere else than https only where that was asked for.
     if (!url || (url.protocol === 'http:' && registry.url('').protocol !== 'http:')) {
-      throw new ImageError('ERR_CLOISTER_REGISTRY', `the registry names no place to upload to: ${JSON.stringify(location.slice(0, 200))}`, { step: 'push the image' });
+      throw new ImageError('ERR_CLOISTER_REGISTRY', `the registry names no place to upload to: ${JSON.stringify(location.slice(0, 200))}`, {
+        step: 'push the image',
+      });
     }
     url.searchParams.set('digest', digest);
     try {

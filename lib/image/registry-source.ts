@@ -4,7 +4,7 @@ import { type Digest, digestOf, isDigest, mismatch } from './digest.js';
 import type { ContentSource } from './incoming-image.js';
 import { type Descriptor, mostJsonBytes, objectOf, parseJson } from './manifest.js';
 import { indexTypes, manifestTypes } from './media-types.js';
-import { backoff, failure, isTransientError, pause, type Asked, type Registry } from './registry.js';
+import { type Asked, backoff, failure, isTransientError, pause, type Registry } from './registry.js';
 
 const accept = [...manifestTypes, ...indexTypes].join(', ');
 const mostCuts = 5;
@@ -42,7 +42,12 @@ export function registrySource(registry: Registry, known: ReadonlyMap<Digest, Ui
 export type RangeSource = (descriptor: Descriptor, start: number, signal: AbortSignal | undefined) => Readable;
 
 /** A connection that is cut is made anew, for the bytes that are missing. RFC 9110, 14. */
-async function* blobFrom(registry: Registry, { digest, size }: Descriptor, start: number, signal: AbortSignal | undefined): AsyncGenerator<Buffer, void, undefined> {
+async function* blobFrom(
+  registry: Registry,
+  { digest, size }: Descriptor,
+  start: number,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Buffer, void, undefined> {
   let position = start;
   for (let cuts = 0; position < size; ) {
     const headers = position === 0 ? {} : { range: `bytes=${position}-` };

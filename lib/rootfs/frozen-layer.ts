@@ -29,6 +29,11 @@ export class FrozenLayer {
     return [{ kind: 'held', fd: this.#fd, name }];
   }
 
+  /** Borrowed. */
+  get fd(): number {
+    return this.#fd;
+  }
+
   retain(): this {
     this.#users++;
     return this;

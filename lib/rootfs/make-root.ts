@@ -11,6 +11,7 @@ import { beginningOf, type Moment } from './beginning.js';
 import { openDirectory } from './filesystem.js';
 import type { FrozenLayer } from './frozen-layer.js';
 import { hostRoot, ordinaryHostRoot, privilegedHostRoot, privilegedParts } from './host-root.js';
+import type { LayerHold } from './layer-hold.js';
 import { type Lower, type LowerContext, openLower, type PartSource, rootAttributes } from './lowers.js';
 import { enterOwner, type Owner, shareOwner } from './ordinary-owner.js';
 import { type OverlayMount, overlay, overlayOf, tmpfsUpper, type UpperSpace, upperName } from './overlay.js';
@@ -20,6 +21,8 @@ import type { RootMount } from './root-mount.js';
 export interface RootSettings {
   /** Base first; undefined: the host's tree. */
   readonly layers: readonly string[] | undefined;
+  /** Of those layers that are a store's. */
+  readonly hold: LayerHold | undefined;
   /** Layers that were writable once, above those; the last one uppermost. */
   readonly frozen: readonly FrozenLayer[];
   readonly hide: readonly string[];

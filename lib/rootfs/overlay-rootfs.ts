@@ -3,20 +3,22 @@ import { isAbsolute } from 'node:path';
 import { Readable } from 'node:stream';
 import { IsolationError, optionError } from '../errors.js';
 import { caller } from '../host/caller.js';
-import type { Layer, LayerStore } from '../later.js';
+import type { Layer } from '../image/layer.js';
+import { LayerStore } from '../image/layer-store.js';
 import { native } from '../native.js';
 import { checkIdMap, type Ids, idsFor, sameMap } from '../security/id-map.js';
 import { leaseRange } from '../security/id-range.js';
 import * as check from '../spawn/validate.js';
 import { outputOf } from '../tree/task.js';
 import { removeTree } from '../tree/tree.js';
-import { unavailable } from '../unavailable.js';
 import { parseBytes } from '../units.js';
 import { applyChanges, type Marks } from './apply.js';
 import { lookBelow } from './below.js';
+import { commitTo } from './commit.js';
 import { makeDiskUpper } from './disk-upper.js';
 import { freeze } from './freeze.js';
 import { hostRoot } from './host-root.js';
+import { checkLayers, LayerHold } from './layer-hold.js';
 import { closeRoot, isKept, type Made, makeRoot, type RootSettings, workOf } from './make-root.js';
 import { mountAt } from './mount-at.js';
 import { defaultUpperSize } from './ready.js';
@@ -50,7 +52,7 @@ export class OverlayRootfs implements AsyncDisposable {
   }
 
   /**
-   * Layers are directories, base first. `upper`: 'tmpfs' (default; `size` 512M), 'disk' (a directory of our own, deleted at the
+   * Layers are directories, or layers of a store (which stay in it for as long as the root lives), base first. `upper`: 'tmpfs' (default; `size` 512M), 'disk' (a directory of our own, deleted at the
    * end; `size` is refused), or the path of a directory, which is kept and must be on the file system of its parent.
    *
    * Throws `TypeError` for wrong options, `IsolationError` ERR_CLOISTER_ROOTFS if the kernel refuses the layers.
@@ -58,9 +60,7 @@ export class OverlayRootfs implements AsyncDisposable {
   static async create(options: OverlayOptions): Promise<OverlayRootfs> {
     check.record(options, 'options');
     check.onlyKeys(options, '', ['layers', 'upper', 'size', 'driver', 'volatile', 'idMap']);
-    const layers = check.list(options.layers, 'layers', check.absolutePath);
-    if (layers.length === 0) throw optionError('layers', 'at least one directory', layers);
-    return OverlayRootfs.#create(options, layers, []);
+    return OverlayRootfs.#create(options, checkLayers(options.layers), []);
   }
 
   /**
@@ -74,7 +74,11 @@ export class OverlayRootfs implements AsyncDisposable {
     return OverlayRootfs.#create(options, undefined, hide);
   }
 
-  static async #create(options: Omit<OverlayOptions, 'layers'>, layers: readonly string[] | undefined, hide: readonly string[]): Promise<OverlayRootfs> {
+  static async #create(
+    options: Omit<OverlayOptions, 'layers'>,
+    layers: readonly (string | Layer)[] | undefined,
+    hide: readonly string[],
+  ): Promise<OverlayRootfs> {
     const driver = options.driver ?? 'auto';
     if (driver !== 'auto' && driver !== 'overlay') throw optionError('driver', "'auto' or 'overlay' in this version", driver);
     const upper = options.upper ?? 'tmpfs';
@@ -84,8 +88,8 @@ export class OverlayRootfs implements AsyncDisposable {
     if (options.size !== undefined && upper !== 'tmpfs') {
       throw optionError('size', "nothing unless upper is 'tmpfs': a directory's size needs a project quota, which this version cannot set", options.size);
     }
-    const settings: Omit<RootSettings, 'upper'> = {
-      layers,
+    const settings: Omit<RootSettings, 'upper' | 'hold'> = {
+      layers: layers?.map((layer) => (typeof layer === 'string' ? layer : layer.path)),
       frozen: [],
       hide,
       ownUpper: upper === 'disk',
@@ -93,7 +97,8 @@ export class OverlayRootfs implements AsyncDisposable {
       volatile: options.volatile === undefined ? upper === 'disk' : check.flag(options.volatile, 'volatile'),
       idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
     };
-    const root = new OverlayRootfs({ ...settings, upper: upper === 'disk' ? makeDiskUpper() : upper });
+    const hold = layers && (await LayerHold.of(layers));
+    const root = new OverlayRootfs({ ...settings, hold, upper: upper === 'disk' ? makeDiskUpper() : upper });
     await root.#begin(options.idMap !== undefined);
     return root;
   }
@@ -188,6 +193,7 @@ export class OverlayRootfs implements AsyncDisposable {
     if (ownUpper && made) await emptyDirectory(upper, made.owner).catch(() => {});
     if (made) closeRoot(made);
     if (ownUpper) await removeTree(upper);
+    this.#settings.hold?.release();
   }
 
   /**
@@ -277,8 +283,19 @@ export class OverlayRootfs implements AsyncDisposable {
     }
   }
 
-  commit(_store: LayerStore): Promise<Layer> {
-    return unavailable('OverlayRootfs.commit');
+  /**
+   * What has been written as a layer of a store, by diff(). Its parent is the last of the root's layers, where all of them are layers of that
+   * store. A fork has, between the two, a layer for what was written before each fork: its line of parents is the whole.
+   */
+  async commit(store: LayerStore): Promise<Layer> {
+    if (!(store instanceof LayerStore)) throw optionError('store', 'a LayerStore', store);
+    const held = await this.#read();
+    try {
+      const { hold, frozen } = this.#settings;
+      return await commitTo(store, hold, frozen, held?.made.owner, this.diff());
+    } finally {
+      held?.release();
+    }
   }
 
   /**
@@ -292,6 +309,7 @@ export class OverlayRootfs implements AsyncDisposable {
       const copy = held && (await freeze(held.made, held.below, this.#settings));
       const fork = new OverlayRootfs({
         ...settings,
+        hold: settings.hold?.retain(),
         frozen: [...frozen.map((layer) => layer.retain()), ...(copy ? [copy] : [])],
         ownUpper,
         upper: ownUpper ? makeDiskUpper() : 'tmpfs',
