@@ -1,6 +1,8 @@
 import { Readable } from 'node:stream';
 import type { Layer } from '../image/layer.js';
 import type { LayerStore } from '../image/layer-store.js';
+import { checked, native } from '../native.js';
+import * as k from '../plan/constants.js';
 import { outputOf, startTask } from '../tree/task.js';
 import type { TreeRequest } from '../tree/tree-tasks.js';
 import type { FrozenLayer } from './frozen-layer.js';
@@ -27,7 +29,13 @@ function tarOf(layer: FrozenLayer, owner: Owner | undefined): Readable {
   const request: TreeRequest = { kind: 'pack', prefix: overlayPrefix() };
   const module = new URL('../tree/tree-tasks.js', import.meta.url);
   async function* bytes(): AsyncGenerator<Buffer, void, undefined> {
-    yield* outputOf(startTask<void>({ module, request, lent: [layer.fd], owner, output: true }));
+    // Held as a mount, which cannot be read.
+    const root = checked(native().files.open(layer.fd, Buffer.from('.'), k.O_RDONLY | k.O_DIRECTORY | k.O_CLOEXEC, 0, 0), 'openat2', 'read a layer of a fork');
+    try {
+      yield* outputOf(startTask<void>({ module, request, lent: [root], owner, output: true }));
+    } finally {
+      native().close(root);
+    }
   }
   return Readable.from(bytes(), { objectMode: false });
 }
