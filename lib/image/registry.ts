@@ -237,7 +237,7 @@ async function refusal(asked: Asked, answer: Answer): Promise<ImageError> {
 export function failure(asked: Asked, cause: unknown, insecure: boolean): ImageError {
   const { code, message } = cause as NodeJS.ErrnoException;
   const isTls = /wrong version number|EPROTO|ERR_SSL/i.test(`${code} ${message}`);
-  return new ImageError('ERR_CLOISTER_REGISTRY', `${told(asked)}: ${message}`, {
+  return new ImageError('ERR_CLOISTER_REGISTRY', `${told(asked)}: ${message.trim()}`, {
     step: 'ask the registry',
     cause,
     hint: isTls && !insecure ? 'It seems to speak plain http, which is used only with `insecure: true`.' : undefined,
