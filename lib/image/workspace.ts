@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { removeTree } from '../tree/tree.js';
 import { digestOf } from './digest.js';
@@ -44,7 +44,8 @@ export class Workspace implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     try {
-      await removeTree(this.path);
+      // Empty, mostly: all has been put in its place.
+      await rmdir(this.path).catch(() => removeTree(this.path));
     } finally {
       this.lock.close();
     }
