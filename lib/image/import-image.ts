@@ -8,6 +8,7 @@ import { compressionOf, decompressor, peek } from './compression.js';
 import { type Digest, Meter } from './digest.js';
 import { importDockerArchive } from './docker-archive.js';
 import { findImage, type ReceiveOptions, receiveImage } from './incoming-image.js';
+import { bothEnds } from './incoming-layer.js';
 import { chooseInLayout, layoutSource } from './layout.js';
 import { openLocal } from './local-file.js';
 import type { Workspace } from './workspace.js';
@@ -55,15 +56,6 @@ async function unpacked(workspace: Workspace, path: string, signal: AbortSignal 
   await mkdir(directory);
   const meter = new Meter();
   const undo = decompressor(compression);
-  const fed = undo ? pipeline(whole, undo, meter) : pipeline(whole, meter);
-  const failed = fed.then(
-    () => undefined,
-    (error: unknown) => ({ error }),
-  );
-  try {
-    await extract(meter, directory, { signal });
-  } catch (error) {
-    throw (await failed)?.error ?? error;
-  }
+  await bothEnds(extract(meter, directory, { signal }), undo ? pipeline(whole, undo, meter) : pipeline(whole, meter), signal);
   return directory;
 }

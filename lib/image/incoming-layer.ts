@@ -35,6 +35,7 @@ export interface ReceivedLayer {
  * be another layer than was announced has only been in the workspace.
  */
 export async function receiveLayer(workspace: Workspace, layer: IncomingLayer): Promise<ReceivedLayer> {
+  layer.signal?.throwIfAborted();
   const { head, whole } = await peek(layer.source, 6);
   const compression = compressionOf(head);
   if (compression === undefined) {
@@ -54,10 +55,12 @@ export async function receiveLayer(workspace: Workspace, layer: IncomingLayer): 
       throw new ImageError('ERR_CLOISTER_LAYER', `the layer is bigger than sizeLimit: more than ${limit} bytes uncompressed`, { step: 'import the layer' });
     }
   });
-  const [report] = await untilFirstError(layer.signal, (signal) => [
-    extract(tarMeter, join(directory, 'tree'), { sync: true, signal, ...(limit === undefined ? {} : { sizeLimit: limit }) }),
+  const { signal } = layer;
+  const report = await bothEnds(
+    extract(tarMeter, join(directory, 'tree'), { sync: true, signal, sizeLimit: limit }),
     spool(whole, blobMeter, blobFile, compression, tarMeter, signal),
-  ]);
+    signal,
+  );
   const found = { digest: blobMeter.digest(), size: blobMeter.bytes };
   if (layer.blob && (found.digest !== layer.blob.digest || found.size !== layer.blob.size)) {
     throw mismatch('a layer', `${layer.blob.digest} of ${layer.blob.size} bytes`, `${found.digest} of ${found.size} bytes`);
@@ -74,37 +77,25 @@ export async function receiveLayer(workspace: Workspace, layer: IncomingLayer): 
   return { digest, tar: { ...found, mediaType: layerMediaTypes[compression] }, blobFile, directory };
 }
 
-/** Both ends of one stream fail together; the one that failed first says why. */
-async function untilFirstError<A, B>(outer: AbortSignal | undefined, start: (signal: AbortSignal) => [Promise<A>, Promise<B>]): Promise<[A, B]> {
-  outer?.throwIfAborted();
-  const controller = new AbortController();
-  const onAbort = (): void => controller.abort(outer?.reason);
-  outer?.addEventListener('abort', onAbort, { once: true });
-  let first: { error: unknown } | undefined;
-  const stop = (error: unknown): never => {
-    first ??= { error };
-    controller.abort(error);
-    throw error;
-  };
-  try {
-    const [a, b] = start(controller.signal);
-    const results = await Promise.allSettled([a.catch(stop), b.catch(stop)]);
-    if (first) throw outer?.aborted ? outer.reason : first.error;
-    return results.map((result) => (result as PromiseFulfilledResult<unknown>).value) as [A, B];
-  } finally {
-    outer?.removeEventListener('abort', onAbort);
-  }
+/** Each end of a stream fails when the other does: what is told is the cause, and not that the other end has gone. */
+export async function bothEnds<A>(reading: Promise<A>, feeding: Promise<void>, signal: AbortSignal | undefined): Promise<A> {
+  const [read, fed] = await Promise.allSettled([reading, feeding]);
+  if (read.status === 'fulfilled' && fed.status === 'fulfilled') return read.value;
+  if (signal?.aborted) throw signal.reason;
+  const reasons = [fed, read].flatMap((result) => (result.status === 'rejected' ? [result.reason as NodeJS.ErrnoException] : []));
+  throw reasons.find(({ code }) => code !== 'EPIPE' && code !== 'ERR_STREAM_PREMATURE_CLOSE') ?? reasons[0];
 }
 
-async function spool(source: Readable, meter: Meter, file: string, compression: Compression, tar: Meter, signal: AbortSignal): Promise<void> {
+async function spool(source: Readable, meter: Meter, file: string, compression: Compression, tar: Meter, signal: AbortSignal | undefined): Promise<void> {
+  const options = signal ? { signal } : {};
   const kept = await open(file, 'wx', 0o600);
   try {
     const copy = new Transform({
       transform: (chunk: Buffer, _encoding, done) => void kept.writeFile(chunk).then(() => done(null, chunk), done),
     });
     const unpacked = decompressor(compression);
-    if (unpacked) await pipeline(source, meter, copy, unpacked, tar, { signal });
-    else await pipeline(source, meter, copy, tar, { signal });
+    if (unpacked) await pipeline(source, meter, copy, unpacked, tar, options);
+    else await pipeline(source, meter, copy, tar, options);
     await kept.sync();
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
