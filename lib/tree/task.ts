@@ -150,7 +150,8 @@ function feedTask(source: Readable, feed: Socket, end: (reason: unknown) => void
     pipeline(source, feed, (error) => {
       const code = (error as NodeJS.ErrnoException | null)?.code;
       if (error && code !== 'EPIPE' && code !== 'ECONNRESET' && code !== 'ERR_STREAM_PREMATURE_CLOSE') end(error);
-      else if (error && source.errored) end(source.errored);
+      // The pipeline has destroyed the source with that very error.
+      else if (error && source.errored && source.errored !== error) end(source.errored);
       resolve();
     });
   });
