@@ -6,9 +6,10 @@ import { native } from '../native.js';
 import type { ApplyOutcome, ApplyRequest } from '../tree/apply-changes.js';
 import { type ChangeLine, changeOf } from '../tree/list-changes.js';
 import { startTask } from '../tree/task.js';
+import { overlayPrefix } from '../tree/tree.js';
 import type { Made, RootSettings } from './make-root.js';
 import type { ApplyReport, Change } from './types.js';
-import { listChanges, orderOf, overlayPrefix } from './writable-layer.js';
+import { listChanges, orderOf } from './writable-layer.js';
 
 export interface ApplyOptions {
   readonly filter?: ((change: Change) => boolean | Promise<boolean>) | undefined;

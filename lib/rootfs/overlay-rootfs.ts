@@ -252,7 +252,7 @@ export class OverlayRootfs implements AsyncDisposable {
         return;
       }
       try {
-        yield* outputOf(startDiff(held.made, held.below, 'inside'));
+        yield* outputOf(startDiff(held.made, held.below, 'inside', 'names'));
       } finally {
         held.release();
       }

@@ -1,11 +1,10 @@
 import { Readable } from 'node:stream';
-import { caller } from '../host/caller.js';
 import { native } from '../native.js';
 import type { ExtractOutcome, ExtractRequest } from '../tree/extract.js';
 import { type ChangeLine, type ChangesRequest, changeOf } from '../tree/list-changes.js';
-import type { OverlayPrefix } from '../tree/overlay-attributes.js';
 import type { PartOrder } from '../tree/part-order.js';
 import { outputOf, startTask, type Task } from '../tree/task.js';
+import { overlayPrefix } from '../tree/tree.js';
 import type { TreeRequest } from '../tree/tree-tasks.js';
 import type { DiffRequest } from '../tree/write-diff.js';
 import type { Made } from './make-root.js';
@@ -15,8 +14,6 @@ import type { Change } from './types.js';
 // Tasks on the writable layer of a root that has been made. Descriptors stay the root's, which is held meanwhile.
 
 const moduleOf = (name: string): URL => new URL(`../tree/${name}.js`, import.meta.url);
-
-export const overlayPrefix = (): OverlayPrefix => (caller().privileged ? 'trusted.overlay.' : 'user.overlay.');
 
 /** Parts in the words of a task, and the descriptors that they are lent. `below` is that of lookBelow(). */
 export function orderOf(made: Made, below: number): { parts: PartOrder[]; lent: number[] } {
@@ -42,16 +39,16 @@ export async function* listChanges(made: Made, below: number): AsyncGenerator<Ch
 }
 
 /** `as`: ids as the inside knows them, or as they are. */
-export function startDiff(made: Made, below: number, as: 'inside' | 'outside'): Task<void> {
+export function startDiff(made: Made, below: number, as: 'inside' | 'outside', whiteouts: DiffRequest['whiteouts']): Task<void> {
   const { parts, lent } = orderOf(made, below);
   const map = made.owner || as === 'outside' ? undefined : made.ids.map;
-  const request: DiffRequest = { prefix: overlayPrefix(), parts, map };
+  const request: DiffRequest = { prefix: overlayPrefix(), parts, map, whiteouts };
   return startTask<void>({ module: moduleOf('write-diff'), request, lent, owner: made.owner, output: true });
 }
 
 /** The writable layer as a layer of its own, in a directory that is empty. It can be a lower layer for other ids, where those are mapped by mounts. */
 export async function copyLayer(made: Made, below: number, directory: number): Promise<void> {
-  const diff = startDiff(made, below, made.ids.userns === undefined ? 'outside' : 'inside');
+  const diff = startDiff(made, below, made.ids.userns === undefined ? 'outside' : 'inside', 'devices');
   const request: ExtractRequest & { kind: 'extract' } = {
     kind: 'extract',
     sizeLimit: Number.MAX_SAFE_INTEGER,
@@ -59,6 +56,7 @@ export async function copyLayer(made: Made, below: number, directory: number): P
     sync: false,
     keepOwners: true,
     prefix: overlayPrefix(),
+    whiteouts: 'devices',
   };
   const input = Readable.from(outputOf(diff), { objectMode: false });
   await startTask<ExtractOutcome>({ module: moduleOf('tree-tasks'), request, lent: [directory], owner: made.owner, input }).done;

@@ -4,7 +4,8 @@ import { contentsDiffer, metadataDiffers, type Place, timesDiffer } from './comp
 import * as files from './files.js';
 import { components, join } from './names.js';
 import type { OverlayPrefix } from './overlay-attributes.js';
-import { inOrder, whiteoutName } from './pack.js';
+import { inOrder } from './pack.js';
+import { whiteoutName } from './whiteouts.js';
 
 // What a writable layer of overlayfs changes, found by walking that layer alone. Documentation/filesystems/overlayfs.rst tells what its
 // whiteouts, opaque directories, redirects and metacopies mean. What lies below is looked up name by name, in an overlay of the lower layers

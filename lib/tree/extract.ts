@@ -7,6 +7,8 @@ import { isReserved, type OverlayPrefix } from './overlay-attributes.js';
 import { ownerAttribute, ownerRecord } from './owner-record.js';
 import { removeEntry } from './remove.js';
 import { ByteSource } from './streams.js';
+import type { Whiteouts } from './tar-writer.js';
+import { isWhiteoutName, opaqueMarker } from './whiteouts.js';
 import { type ReadEntry, TarReader } from './tar-reader.js';
 import { writeContents } from './write-contents.js';
 
@@ -19,6 +21,7 @@ export interface ExtractRequest {
   /** Files get the owners that the tar tells; else those are recorded. */
   readonly keepOwners: boolean;
   readonly prefix: OverlayPrefix;
+  readonly whiteouts: Whiteouts;
 }
 
 /** Paths as latin1. */
@@ -31,8 +34,6 @@ export interface ExtractOutcome {
 
 /** PATH_MAX: nobody could use a longer one. */
 const longestPath = 4095;
-const opaqueMarker = '.wh..wh..opq';
-const whiteoutPrefix = Buffer.from('.wh.');
 
 export function extractTree(source: number, root: number, request: ExtractRequest): ExtractOutcome {
   const bytes = new ByteSource(source);
@@ -98,7 +99,7 @@ class Extraction {
     }
     const directory = this.#enter(names, entry.path);
     const path = names.reduce(join, files.self);
-    if (name.subarray(0, 4).equals(whiteoutPrefix)) this.#whiteout(directory, name, path, entry);
+    if (this.#request.whiteouts === 'names' && isWhiteoutName(name)) this.#whiteout(directory, name, path, entry);
     else this.#make(directory, name, join(path, name), entry);
   }
 
@@ -128,7 +129,7 @@ class Extraction {
         throw layerError(told, `it leads through ${status.type === 'symlink' ? 'a symlink' : `a ${status.type}`} that is in the same tar`);
       }
       if (!status || files.isWhiteout(status)) {
-        if (name.subarray(0, 4).equals(whiteoutPrefix)) throw layerError(told, 'a whiteout is no directory');
+        if (this.#request.whiteouts === 'names' && isWhiteoutName(name)) throw layerError(told, 'a whiteout is no directory');
         this.#makeDirectory(above, name, path, status !== undefined);
         this.#directoryTimes.set(path.toString('latin1'), { seconds: 0, nanoseconds: 0 });
       }
@@ -182,7 +183,7 @@ class Extraction {
       return;
     }
     // Notes of aufs: .wh..wh.aufs, .wh..wh.plnk.
-    if (name.subarray(4, 8).equals(whiteoutPrefix)) return;
+    if (isWhiteoutName(name.subarray(4))) return;
     const hidden = name.subarray(4);
     const text = hidden.toString('latin1');
     if (text === '' || text === '.' || text === '..') throw layerError(entry.path, 'it hides nothing that there can be');
@@ -247,7 +248,7 @@ class Extraction {
         files.must(calls.makeNode(directory, name, k.S_IFIFO | 0o600, 0, 0), 'mknodat', path);
         return true;
       default: {
-        if (entry.type === 'char-device' && entry.major === 0 && entry.minor === 0) throw layerError(path, "a device 0:0 is overlayfs's own whiteout");
+        if (this.#request.whiteouts === 'names' && entry.type === 'char-device' && entry.major === 0 && entry.minor === 0) throw layerError(path, "a device 0:0 is overlayfs's own whiteout");
         if (entry.major < 0 || entry.minor < 0 || entry.major > 0xfff || entry.minor > 0xfffff) throw layerError(path, 'it is a device that Linux cannot have');
         const mode = entry.type === 'char-device' ? k.S_IFCHR : k.S_IFBLK;
         const made = calls.makeNode(directory, name, mode | 0o600, entry.major, entry.minor);

@@ -4,6 +4,7 @@ import { join } from './names.js';
 import type { OverlayPrefix } from './overlay-attributes.js';
 import { ByteSink } from './streams.js';
 import { TarWriter } from './tar-writer.js';
+import { whiteoutName } from './whiteouts.js';
 
 // A directory in overlayfs's form into a layer's tar: what extract.ts makes, back again.
 
@@ -16,15 +17,15 @@ export function packTree(root: number, sinkFd: number, prefix: OverlayPrefix): v
 }
 
 function packDirectory(writer: TarWriter, directory: number, path: Buffer, prefix: OverlayPrefix): void {
-  if (files.attribute(directory, `${prefix}opaque`, path)?.toString() === 'y') writer.whiteout(join(path, Buffer.from('.wh..wh..opq')));
+  if (files.attribute(directory, `${prefix}opaque`, path)?.toString() === 'y') writer.opaque(path);
   const entries = files.namesIn(directory, path).flatMap((name) => {
     const status = files.statusOf(directory, name, join(path, name));
     if (!status) return [];
     return [{ name, status, told: files.isWhiteout(status) ? whiteoutName(name) : name }];
   });
-  for (const { name, status, told } of inOrder(entries)) {
+  for (const { name, status } of inOrder(entries)) {
     if (files.isWhiteout(status)) {
-      writer.whiteout(join(path, told));
+      writer.whiteout(join(path, name));
       continue;
     }
     writer.add(directory, name, join(path, name), status);
@@ -37,8 +38,6 @@ function packDirectory(writer: TarWriter, directory: number, path: Buffer, prefi
     }
   }
 }
-
-export const whiteoutName = (name: Buffer): Buffer => Buffer.concat([Buffer.from('.wh.'), name]);
 
 /** By the names that the tar will have. */
 export function inOrder<T extends { readonly told: Buffer }>(entries: readonly T[]): T[] {

@@ -58,6 +58,7 @@ export async function extract(tar: Readable | string, directory: string, options
       sync: options.sync ?? false,
       keepOwners,
       prefix: overlayPrefix(),
+      whiteouts: 'names',
     };
     const outcome = await withTree(directory, (root, owner) => {
       return startTask<ExtractOutcome>({ module, request, lent: [root], owner, input, signal: options.signal }).done;

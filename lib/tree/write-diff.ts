@@ -5,10 +5,9 @@ import * as files from './files.js';
 import { type IdView, idsInside, sameIds } from './ids-inside.js';
 import { components, join } from './names.js';
 import type { OverlayPrefix } from './overlay-attributes.js';
-import { whiteoutName } from './pack.js';
 import { type PartOrder, partsOf } from './part-order.js';
 import { ByteSink } from './streams.js';
-import { TarWriter } from './tar-writer.js';
+import { TarWriter, type Whiteouts } from './tar-writer.js';
 import type { TaskDescriptors } from './task.js';
 
 // The task behind OverlayRootfs.diff(): an OCI layer of exactly the difference. image-spec's layer.md: "Implementations SHOULD generate
@@ -19,12 +18,13 @@ export interface DiffRequest {
   readonly parts: readonly PartOrder[];
   /** Whose ids the files have; undefined: as they are. */
   readonly map: IdMap | undefined;
+  readonly whiteouts: Whiteouts;
 }
 
 export function run(request: DiffRequest, { output, lent }: TaskDescriptors): void {
   const sink = new ByteSink(output as number);
   const ids: IdView = request.map ? idsInside(request.map) : sameIds;
-  const diff = new Diff(new TarWriter(sink, ids));
+  const diff = new Diff(new TarWriter(sink, ids, request.whiteouts));
   for (const part of partsOf(request.parts, lent)) {
     diff.begin(part);
     walkPart(part, request.prefix, diff);
@@ -39,6 +39,7 @@ class Diff implements Visitor {
   #pending: Place[] = [];
   /** How many of those that we are in have been told. */
   #told = 0;
+  /** Those above several parts are told once. */
   readonly #written = new Set<string>();
   #opened: number[] = [];
 
@@ -73,8 +74,7 @@ class Diff implements Visitor {
 
   deleted({ path }: Place): void {
     this.#flush();
-    const slash = path.lastIndexOf(0x2f) + 1;
-    this.#writer.whiteout(Buffer.concat([path.subarray(0, slash), whiteoutName(path.subarray(slash))]));
+    this.#writer.whiteout(path);
   }
 
   directory(kind: 'added' | 'modified' | 'times' | 'same', place: Place): void {
