@@ -5,6 +5,7 @@
 #include "binding/descriptors.h"
 #include "binding/device_program.h"
 #include "binding/environment.h"
+#include "binding/files.h"
 #include "binding/init_program.h"
 #include "binding/plan_run.h"
 #include "binding/process.h"
@@ -30,6 +31,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("readFiles", Napi::Function::New(env, read_files, "readFiles"));
   define_descriptors(env, exports);
   define_device_program(env, exports);
+  define_files(env, exports);
   return exports;
 }
 

@@ -3,8 +3,11 @@ export type * from './cgroup/types.js';
 export { CgroupError, ImageError, IsolationError, NetworkError } from './errors.js';
 export { reap } from './host/reap.js';
 export type * from './host/types.js';
+export { Image } from './image/image.js';
+export { Layer } from './image/layer.js';
+export { LayerStore } from './image/layer-store.js';
 export type * from './image/types.js';
-export { Bridge, Image, Layer, LayerStore, probe, Sandbox, SandboxPool } from './later.js';
+export { Bridge, probe, Sandbox, SandboxPool } from './later.js';
 export {
   CgroupNamespace,
   IpcNamespace,

@@ -5,14 +5,12 @@ import type { Readable } from 'node:stream';
 import type { Cgroup } from './cgroup/cgroup.js';
 import type { CgroupStats } from './cgroup/types.js';
 import type { HostReport } from './host/types.js';
-import type { ImageConfig, ImageProgress, LayerTree, TransferOptions } from './image/types.js';
 import type { NetNamespace } from './namespace/net.js';
 import type { NamespaceByType } from './namespace/types.js';
 import type { NetworkOptions } from './network/types.js';
 import type { OverlayRootfs } from './rootfs/overlay-rootfs.js';
 import type { Denial, IsolatedResult, Run, SandboxOptions, Spawn, WarmOptions, WarmProcess } from './spawn/types.js';
 import { unavailable } from './unavailable.js';
-import type { Bytes } from './units.js';
 
 export interface Sandbox extends AsyncDisposable {
   readonly spawn: Spawn;
@@ -56,69 +54,6 @@ export class SandboxPool<Warm extends WarmProcess | undefined = WarmProcess | un
   static create(options: SandboxOptions & { size: number; warm?: WarmOptions }): Promise<SandboxPool>;
   static create(_options: SandboxOptions & { size: number; warm?: WarmOptions }): Promise<never> {
     return unavailable('SandboxPool.create');
-  }
-}
-
-export interface Layer {
-  /** The OCI DiffID: the digest of the uncompressed tar. */
-  readonly digest: string;
-  /** The OCI ChainID: this layer on those parents. */
-  readonly chainId: string;
-  readonly parent?: Layer;
-  readonly sizeBytes: number;
-  readonly path: string;
-  children(): AsyncIterable<Layer>;
-}
-// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: there are no instances
-export class Layer {
-  private constructor() {
-    throw unavailable.error('Layer');
-  }
-}
-
-export interface Image {
-  readonly name?: string;
-  readonly digest: string;
-  readonly config: ImageConfig;
-  readonly layers: readonly Layer[];
-  /** Entrypoint and (args, else cmd). Throws if the image names no command. */
-  argv(args?: readonly string[]): [command: string, ...args: string[]];
-}
-// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: there are no instances
-export class Image {
-  private constructor() {
-    throw unavailable.error('Image');
-  }
-}
-
-export interface LayerStore extends AsyncDisposable {
-  import(
-    tar: Readable | string,
-    options?: { parent?: Layer; signal?: AbortSignal; onProgress?: (progress: ImageProgress) => void; sizeLimit?: Bytes },
-  ): Promise<Layer>;
-  importImage(source: string, options?: TransferOptions & { name?: string }): Promise<Image>;
-  exportImage(image: Image, target: string, options?: { format?: 'oci-layout' | 'oci-archive' | 'docker-archive' }): Promise<void>;
-  pull(reference: string, options?: TransferOptions): Promise<Image>;
-  push(image: Image, reference: string, options?: TransferOptions): Promise<void>;
-  /** An image of these layers and this config, named if a name is given. */
-  createImage(options: { layers: readonly Layer[]; config?: Partial<ImageConfig>; name?: string }): Promise<Image>;
-  layer(digestOrChainId: string): Promise<Layer>;
-  layers(): AsyncIterable<Layer>;
-  image(nameOrDigest: string): Promise<Image>;
-  images(): AsyncIterable<Image>;
-  tree(): Promise<LayerTree>;
-  remove(what: Layer | Image): Promise<void>;
-  gc(): Promise<{ removed: readonly string[]; freedBytes: number }>;
-  verify(): Promise<{ ok: boolean; checked: number; problems: readonly { digest: string; problem: string }[] }>;
-  [Symbol.asyncDispose](): Promise<void>;
-}
-// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: there are no instances
-export class LayerStore {
-  private constructor() {
-    throw unavailable.error('LayerStore');
-  }
-  static open(_directory: string): Promise<LayerStore> {
-    return unavailable('LayerStore.open');
   }
 }
 

@@ -80,7 +80,8 @@ export interface Native {
   namespaceType(fd: number): number;
   namespaceOwner(fd: number): number;
   namespaceParent(fd: number): number;
-  lockRange(fd: number, start: number, length: number): number;
+  /** Never waits: -EAGAIN if somebody else has it. `shared`: others may have it shared, too. */
+  lockRange(fd: number, start: number, length: number, shared?: boolean): number;
   unlockRange(fd: number, start: number, length: number): number;
   setWindowSize(fd: number, columns: number, rows: number): number;
   /** FIONREAD: what can be read at once. */
@@ -91,4 +92,50 @@ export interface Native {
   ignoredSignals(): bigint;
   /** poll(2) for POLLPRI or POLLERR, without waiting. */
   hasChanged(fd: number): boolean;
+  readonly files: NativeFiles;
+}
+
+/**
+ * System calls on entries of directories: a descriptor, and one name as bytes. A name with a slash or a NUL, and '..', is EINVAL. Symlinks are
+ * never followed. What opens gives a descriptor that `close` closes.
+ */
+export interface NativeFiles {
+  /** Names but '.' and '..', each with a NUL behind it. */
+  list(fd: number): Buffer | number;
+  /**
+   * statx(2): mode, nlink, uid, gid, size, major, minor, mtime (s, ns), ctime (s, ns), device (major, minor), inode (high 32 bits,
+   * low 32 bits), blocks of 512. An empty name: of the descriptor itself.
+   */
+  status(fd: number, name: Uint8Array, into: Float64Array): number;
+  /** openat2(2) with O_NOFOLLOW, O_CLOEXEC, RESOLVE_BENEATH, NO_SYMLINKS and NO_MAGICLINKS, and what is given. */
+  open(fd: number, name: Uint8Array, flags: number, mode: number, resolve: number): number;
+  /** The same object with other rights: of O_PATH, say. */
+  reopen(fd: number, flags: number): number;
+  makeDirectory(fd: number, name: Uint8Array, mode: number): number;
+  makeNode(fd: number, name: Uint8Array, mode: number, major: number, minor: number): number;
+  makeLink(fd: number, name: Uint8Array, target: Uint8Array): number;
+  readLink(fd: number, name: Uint8Array): Buffer | number;
+  link(fromFd: number, from: Uint8Array, fd: number, name: Uint8Array): number;
+  unlink(fd: number, name: Uint8Array, flags: number): number;
+  rename(fromFd: number, from: Uint8Array, fd: number, name: Uint8Array, flags: number): number;
+  setOwner(fd: number, name: Uint8Array, uid: number, gid: number): number;
+  setMode(fd: number, mode: number): number;
+  setTime(fd: number, name: Uint8Array, seconds: number, nanoseconds: number): number;
+  /** Of any object, also by a descriptor that was opened with O_PATH. Names, each with a NUL behind it. */
+  listAttributes(fd: number): Buffer | number;
+  getAttribute(fd: number, name: Uint8Array): Buffer | number;
+  setAttribute(fd: number, name: Uint8Array, value: Uint8Array): number;
+  removeAttribute(fd: number, name: Uint8Array): number;
+  /** Where data begins, or a hole, at `offset` or behind it. -ENXIO: not before the end. */
+  seek(fd: number, offset: number, data: boolean): number;
+  read(fd: number, buffer: Uint8Array, offset: number, length: number, position: number): number;
+  write(fd: number, buffer: Uint8Array, offset: number, length: number, position: number): number;
+  copyRange(from: number, to: number, offset: number, length: number): number;
+  truncate(fd: number, length: number): number;
+  syncFile(fd: number): number;
+  syncFilesystem(fd: number): number;
+  /** Reading from and writing to it do not wait (-EAGAIN). */
+  preparePipe(fd: number, size: number): number;
+  /** 0: nothing has happened in that time. */
+  wait(fd: number, forWriting: boolean, milliseconds: number): number;
 }

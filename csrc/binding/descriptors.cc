@@ -118,11 +118,11 @@ Napi::Value namespace_parent(const Napi::CallbackInfo& info) {
   return descriptor_of(info, ioctl(int_at(info, 0), NS_GET_PARENT));
 }
 
-// lockRange(fd, start, length): true, or false if somebody else has it. An open file description lock, which ends with the
-// last descriptor of that description, so with the process at the latest (fcntl(2)).
+// lockRange(fd, start, length, shared): 0, or -EAGAIN if somebody else has it. An open file description lock, which ends with
+// the last descriptor of that description, so with the process at the latest (fcntl(2)).
 Napi::Value lock_range(const Napi::CallbackInfo& info) {
   struct flock lock = {};
-  lock.l_type = F_WRLCK;
+  lock.l_type = info[3].ToBoolean() ? F_RDLCK : F_WRLCK;
   lock.l_whence = SEEK_SET;
   lock.l_start = info[1].As<Napi::Number>().Int64Value();
   lock.l_len = info[2].As<Napi::Number>().Int64Value();

@@ -1,6 +1,7 @@
-import type { Layer } from '../later.js';
+import type { Layer } from './layer.js';
 
 export interface ImageProgress {
+  /** Of what is transferred: a compressed layer. '' while it is not known. */
   digest: string;
   doneBytes: number;
   totalBytes?: number;
@@ -8,9 +9,13 @@ export interface ImageProgress {
 export interface TransferOptions {
   signal?: AbortSignal;
   onProgress?: (progress: ImageProgress) => void;
+  /** Of an image for several. Default: this machine's. */
   platform?: { os?: string; architecture?: string; variant?: string };
   auth?: { username: string; password: string } | { token: string };
+  /** Plain http. */
   insecure?: boolean;
+  /** Registries to ask before the one that the reference names: `host[:port][/prefix]`. For pull only. */
+  mirrors?: readonly string[];
 }
 export interface LayerTree {
   roots: readonly LayerNode[];

@@ -3,17 +3,26 @@
 /** errnos, positive. */
 export const EPERM = 1;
 export const ENOENT = 2;
+export const ENXIO = 6;
 export const EBADF = 9;
-export const EACCES = 13;
 export const EAGAIN = 11;
+export const EACCES = 13;
 export const EBUSY = 16;
 export const EEXIST = 17;
+export const EXDEV = 18;
 export const ENODEV = 19;
 export const ENOTDIR = 20;
+export const EISDIR = 21;
 export const EINVAL = 22;
+export const ENOSPC = 28;
 export const EROFS = 30;
 export const ENOSYS = 38;
+export const ENOTEMPTY = 39;
+export const ELOOP = 40;
+export const ENODATA = 61;
 export const EOPNOTSUPP = 95;
+export const ESTALE = 116;
+export const EDQUOT = 122;
 
 // open(2), fcntl(2)
 export const O_RDONLY = 0;
@@ -32,6 +41,11 @@ export const O_PATH = 0o10000000;
 export const AT_EMPTY_PATH = 0x1000;
 export const AT_RECURSIVE = 0x8000;
 export const AT_SYMLINK_NOFOLLOW = 0x100;
+export const AT_REMOVEDIR = 0x200;
+
+// renameat2(2)
+export const RENAME_NOREPLACE = 1;
+export const RENAME_EXCHANGE = 2;
 
 // openat2(2)
 export const RESOLVE_NO_MAGICLINKS = 0x02;
@@ -72,8 +86,14 @@ export const MS_PRIVATE = 1 << 18;
 export const MS_SLAVE = 1 << 19;
 export const MNT_DETACH = 2;
 
+export const S_IFMT = 0o170000;
+export const S_IFDIR = 0o040000;
+export const S_IFLNK = 0o120000;
 export const S_IFREG = 0o100000;
 export const S_IFCHR = 0o020000;
+export const S_IFBLK = 0o060000;
+export const S_IFIFO = 0o010000;
+export const S_IFSOCK = 0o140000;
 
 // prctl(2)
 export const PR_SET_PDEATHSIG = 1;

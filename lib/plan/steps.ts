@@ -11,6 +11,7 @@ export const stepKinds = {
   dup3: 'dii',
   execveat: 'dsvvi',
   fchdir: 'd',
+  fchmodat: 'dsi',
   fchownat: 'dsiii',
   fsconfig: 'dissi',
   fsconfig_fd: 'dissd',

@@ -7,12 +7,13 @@ import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import { mountAttr } from '../plan/structs.js';
 import { idsFor } from '../security/id-map.js';
-import { cloneMount, newFilesystem, openDirectory } from './filesystem.js';
+import { cloneMount } from './filesystem.js';
 import { hiddenIn, hideLayer } from './hide-layer.js';
 import { type HostLayout, type HostMount, hostLayout, hostTree, type TreeEntry } from './host-layout.js';
 import { discardKit, type Kit, makeKit } from './kit.js';
+import { type Lower, type LowerContext, type OwnerIds, openLower, type PartSource, rootAttributes } from './lowers.js';
 import { mountAbilities, tryMounts } from './mount-abilities.js';
-import { layer, overlay, tmpfsUpper, type UpperSpace } from './overlay.js';
+import { layer, overlay, tmpfsUpper, type UpperSpace, upperName } from './overlay.js';
 import type { RootMount } from './root-mount.js';
 import { beginMaking } from './stage.js';
 
@@ -97,62 +98,99 @@ async function works(mount: HostMount, userns: number | undefined): Promise<bool
   }
 }
 
-/** Steps of the parent, or a joiner: detached overlays of the host's mounts. `kit` holds a duplicate of the kit's descriptor, if there is one. */
-export function privilegedHostRoot(plan: PlanBuilder, root: HostRoot, kit: Slot | undefined, space: UpperSpace, userns: number | undefined): RootMount[] {
+/** The overlays of a privileged caller's root. */
+export function privilegedParts(root: HostRoot, ids: OwnerIds, above: (target: string) => readonly Lower[] = () => []): PartSource[] {
+  return root.shown
+    .filter(({ kind }) => kind === 'directory')
+    .map(({ path, index, idmapped, hides }, part) => {
+      const hiding: Lower = root.kit ? { kind: 'kit', name: `hide/${index}` } : { kind: 'base', name: `hide${index}` };
+      const lowers: Lower[] = [...above(path), ...(hides ? [hiding] : []), { kind: 'mount', path, idmapped }];
+      return { target: path, upper: upperName(part), lowers, root: rootAttributes(path, lowers, ids) };
+    });
+}
+
+/**
+ * Steps of the parent, or a joiner: detached overlays of the host's mounts. `kit` holds a duplicate of the kit's descriptor, if there is one. The
+ * space's stage is to be cleared by whoever calls.
+ */
+export function privilegedHostRoot(
+  plan: PlanBuilder,
+  root: HostRoot,
+  kit: Slot | undefined,
+  space: UpperSpace,
+  userns: number | undefined,
+  parts: readonly PartSource[],
+): RootMount[] {
   const mounts: RootMount[] = [];
-  const hiding = (index: number, path: string): Slot => {
-    if (kit) return cloneMount(plan, kit, `hide/${index}`, { userns });
-    hideLayer(plan, space.base, `hide${index}`, path, root.layout, false, space.owner);
-    return openDirectory(plan, space.base, `hide${index}`);
-  };
-  for (const { path, kind, index, idmapped, hides } of root.shown) {
-    const idMap = idmapped ? userns : undefined;
+  const context: LowerContext = { privileged: true, kit, base: space.base, userns, stage: space.stage, held: new Map() };
+  for (const { path, kind, index, hides } of root.shown) {
+    if (hides && !kit) hideLayer(plan, space.base, `hide${index}`, path, root.layout, false, space.owner);
     plan.label(kind === 'file' ? 'show a file of the host' : 'overlay a mount of the host', path);
     if (kind === 'file') {
       mounts.push({ target: path, isFile: true, mount: cloneMount(plan, cwd, path, { attributes: k.MOUNT_ATTR_RDONLY }) });
       continue;
     }
-    const lower = layer(plan, space.stage, path, idMap);
-    const lowers = hides ? [hiding(index, path), lower] : [lower];
-    mounts.push({ target: path, mount: overlay(plan, space, { lowers, userxattr: false, volatile: false }) });
+    const part = parts.find(({ target }) => target === path) as PartSource;
+    const lowers = part.lowers.map((lower) => openLower(plan, lower, context));
+    mounts.push({ target: path, mount: overlay(plan, space, { lowers, userxattr: false, volatile: false, root: part.root }) });
     for (const used of lowers) plan.add('close', [used]);
   }
-  space.stage.clear();
   return mounts;
 }
 
 /** How many directories an ordinary user's root overlays at the most; those beyond are named as missing. */
 const mostOverlays = 64;
 
+export interface OrdinaryHostRoot {
+  readonly mounts: RootMount[];
+  readonly missing: string[];
+  readonly parts: PartSource[];
+}
+
 /**
- * Steps of whoever is in the new user and mount namespaces: a root on tmpfs, with the host's directories overlaid one by one. `size` is
- * that of the tmpfs, where /tmp, /home and the other empty directories are.
+ * Steps of whoever is in the new user and mount namespaces: a root on tmpfs, itself overlaid so that its changes can be told, with the
+ * host's directories overlaid one by one. `above`: further layers, to lie upon those of the host.
  */
-export function ordinaryHostRoot(plan: PlanBuilder, root: HostRoot, makeSpace: () => UpperSpace, size: number): { mounts: RootMount[]; missing: string[] } {
+export function ordinaryHostRoot(
+  plan: PlanBuilder,
+  root: HostRoot,
+  space: UpperSpace,
+  above: (target: string) => readonly Lower[] = () => [],
+): OrdinaryHostRoot {
   const { detached, tmpfsUserXattrs } = mountAbilities();
   const { entries, missing } = hostTree(root.layout, mostOverlays, tmpfsUserXattrs);
-  const base = openDirectoryTree(plan, entries, size);
-  if (!detached) plan.add('move_mount', [base, '', cwd, '/', k.MOVE_MOUNT_F_EMPTY_PATH]);
-  // After the root is attached, so that what is held for the time being lies above it.
-  const space = makeSpace();
-  let hides = 0;
+  const parts: PartSource[] = [];
+  const context: LowerContext = { privileged: false, kit: undefined, base: space.base, userns: undefined, stage: space.stage, held: new Map() };
   const slots = { copy: plan.slot('copy'), lower: plan.slot('lower'), hide: plan.slot('hiding layer') };
+  makeDirectoryTree(plan, space.base, entries);
+  const make = (target: string, lowers: readonly Lower[]): Slot => {
+    const attributes = rootAttributes(target, [...above(target), ...lowers], 'ordinary');
+    parts.push({ target, upper: upperName(parts.length), lowers: [...above(target), ...lowers], root: attributes });
+    const opened = above(target).map((lower) => openLower(plan, lower, context));
+    for (const lower of lowers) {
+      const slot = lower.kind === 'base' ? slots.hide : slots.lower;
+      const [from, name] = lower.kind === 'base' ? [space.base, lower.name] : [cwd, (lower as { path: string }).path];
+      plan.add('openat', [from, name, k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, 0], { out: slot });
+      opened.push(slot);
+    }
+    const mount = overlay(plan, space, { lowers: opened, userxattr: true, volatile: false, root: attributes });
+    for (const used of opened) plan.add('close', [used]);
+    return mount;
+  };
+  const base = make('/', [{ kind: 'base', name: treeName }]);
+  if (!detached) plan.add('move_mount', [base, '', cwd, '/', k.MOVE_MOUNT_F_EMPTY_PATH]);
   for (const entry of entries) {
     if (entry.kind === 'overlay') {
-      plan.label('overlay a directory of the host', entry.path);
-      const lowers: Slot[] = [];
+      const lowers: Lower[] = [{ kind: 'mount', path: entry.path, idmapped: false }];
       if (hiddenIn(root.layout, entry.path).length > 0) {
-        const name = `hide${hides++}`;
+        const name = `hide${parts.length}`;
         hideLayer(plan, space.base, name, entry.path, root.layout, true);
-        plan.add('openat', [space.base, name, k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, 0], { out: slots.hide });
-        lowers.push(slots.hide);
+        lowers.unshift({ kind: 'base', name });
       }
       plan.label('overlay a directory of the host', entry.path);
-      plan.add('openat', [cwd, entry.path, k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, 0], { out: slots.lower });
-      lowers.push(slots.lower);
-      const mount = overlay(plan, space, { lowers, userxattr: true, volatile: false });
+      const mount = make(entry.path, lowers);
       plan.add('move_mount', [mount, '', base, entry.path.slice(1), k.MOVE_MOUNT_F_EMPTY_PATH]);
-      for (const used of [...lowers, mount]) plan.add('close', [used]);
+      plan.add('close', [mount]);
     } else if (entry.kind === 'file') {
       plan.label('show a file of the host', entry.path);
       plan.add('open_tree', [cwd, entry.path, k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC], { out: slots.copy });
@@ -162,23 +200,26 @@ export function ordinaryHostRoot(plan: PlanBuilder, root: HostRoot, makeSpace: (
       plan.add('close', [slots.copy]);
     }
   }
-  space.stage.clear();
   const mounts: RootMount[] = [{ target: '/', mount: base, isAttached: !detached }];
-  return { mounts, missing: tmpfsUserXattrs ? missing : [...missing, withoutUserXattrs] };
+  return { mounts, missing: tmpfsUserXattrs ? missing : [...missing, withoutUserXattrs], parts };
 }
 
 /** ovl_set_opaque in fs/overlayfs/dir.c gives EIO where an upper cannot have the attribute. */
 export const withoutUserXattrs =
   '/ (new directories in the place of deleted ones of the layers: EIO, as tmpfs has no user attributes before Linux 6.6; an upper on a disk has them)';
 
-function openDirectoryTree(plan: PlanBuilder, entries: readonly TreeEntry[], size: number): Slot {
+/** Beside the upper directories: what the root itself is, below its own writable layer. */
+const treeName = 'tree';
+
+function makeDirectoryTree(plan: PlanBuilder, base: Slot, entries: readonly TreeEntry[]): void {
   plan.label('make the root', '/');
-  const base = newFilesystem(plan, 'tmpfs', { size: String(size), mode: '0755' }, k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOSUID);
+  plan.add('mkdirat', [base, treeName, 0o755], { tolerate: [k.EEXIST] });
   for (const entry of entries) {
-    const name = entry.path.slice(1);
-    if (entry.kind === 'symlink') plan.add('symlinkat', [entry.target, base, name]);
-    else if (entry.kind === 'file') plan.add('mknodat', [base, name, k.S_IFREG | 0o644, 0]);
-    else plan.add('mkdirat', [base, name, entry.kind === 'directory' ? entry.mode : 0o755]);
+    const name = treeName + entry.path;
+    // They are there already where a directory of an earlier root is used again.
+    const again = { tolerate: [k.EEXIST] };
+    if (entry.kind === 'symlink') plan.add('symlinkat', [entry.target, base, name], again);
+    else if (entry.kind === 'file') plan.add('mknodat', [base, name, k.S_IFREG | 0o644, 0], again);
+    else plan.add('mkdirat', [base, name, entry.kind === 'directory' ? entry.mode : 0o755], again);
   }
-  return base;
 }

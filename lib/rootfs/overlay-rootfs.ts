@@ -1,48 +1,30 @@
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { isAbsolute, join } from 'node:path';
-import type { Readable } from 'node:stream';
+import { statSync } from 'node:fs';
+import { isAbsolute } from 'node:path';
+import { Readable } from 'node:stream';
 import { IsolationError, optionError } from '../errors.js';
 import { caller } from '../host/caller.js';
-import type { Layer, LayerStore } from '../later.js';
-import type { IdMap } from '../namespace/types.js';
+import type { Layer } from '../image/layer.js';
+import { LayerStore } from '../image/layer-store.js';
 import { native } from '../native.js';
-import { PlanBuilder } from '../plan/builder.js';
-import * as k from '../plan/constants.js';
-import { runPlan } from '../plan/run.js';
-import { cwd, type Slot } from '../plan/steps.js';
-import { checkIdMap, type Ids, idsFor, rootOutside, sameMap } from '../security/id-map.js';
+import { checkIdMap, type Ids, idsFor, sameMap } from '../security/id-map.js';
 import { leaseRange } from '../security/id-range.js';
 import * as check from '../spawn/validate.js';
-import { unavailable } from '../unavailable.js';
+import { outputOf } from '../tree/task.js';
+import { removeTree } from '../tree/tree.js';
 import { parseBytes } from '../units.js';
-import { openDirectory } from './filesystem.js';
-import { hostRoot, ordinaryHostRoot, privilegedHostRoot, withoutUserXattrs } from './host-root.js';
-import { mountAbilities, tryMounts } from './mount-abilities.js';
-import { enterOwner, type Owner, shareOwner } from './ordinary-owner.js';
-import { layer, type OverlayMount, overlay, overlayOf, tmpfsUpper, type UpperSpace } from './overlay.js';
+import { applyChanges, type Marks } from './apply.js';
+import { lookBelow } from './below.js';
+import { commitTo } from './commit.js';
+import { makeDiskUpper } from './disk-upper.js';
+import { freeze } from './freeze.js';
+import { hostRoot } from './host-root.js';
+import { checkLayers, LayerHold } from './layer-hold.js';
+import { closeRoot, isKept, type Made, makeRoot, type RootSettings, workOf } from './make-root.js';
+import { tryMounts } from './mount-abilities.js';
+import { mountAt } from './mount-at.js';
 import { defaultUpperSize } from './ready.js';
-import type { RootMount } from './root-mount.js';
-import { beginMaking, Stage, type StoredMounts, storeMounts } from './stage.js';
 import type { ApplyReport, Branch, Change, OverlayOptions } from './types.js';
-
-interface Checked {
-  /** undefined: the host's tree. */
-  readonly layers: readonly string[] | undefined;
-  readonly hide: readonly string[];
-  readonly upper: string;
-  readonly size: number;
-  readonly volatile: boolean;
-  readonly idMap: 'auto' | 'self' | IdMap;
-}
-
-/** The mounts of a root that has been made: each is copied for each spawn, so all share one superblock and one upper. */
-interface Made extends StoredMounts {
-  readonly ids: Ids;
-  /** Of an ordinary user: the namespaces that own the mounts. A spawn has to be in them. */
-  readonly owner: Owner | undefined;
-  readonly missing: readonly string[];
-}
+import { emptyDirectory, listChanges, startDiff } from './writable-layer.js';
 
 /**
  * A copy-on-write root: directories as read-only layers, and a writable layer above them. Many spawns can use one; they see
@@ -52,25 +34,26 @@ interface Made extends StoredMounts {
  */
 export class OverlayRootfs implements AsyncDisposable {
   readonly driver: 'overlay' | 'aufs' | 'fuse-overlayfs' = 'overlay';
-  readonly #options: Checked;
-  readonly #disk: string | undefined;
+  readonly #settings: RootSettings;
   #ids: Ids | undefined;
   #made: Promise<Made> | undefined;
+  /** What lies below the writable layer, opened when first needed. */
+  #below: Promise<number> | undefined;
+  readonly #marks: Marks = new Map();
   #users = 0;
   #disposed = false;
   #released: (() => void) | undefined;
   readonly #end: Promise<void>;
 
-  private constructor(options: Checked, disk: string | undefined) {
-    this.#options = options;
-    this.#disk = disk;
+  private constructor(settings: RootSettings) {
+    this.#settings = settings;
     this.#end = new Promise((resolve) => {
       this.#released = resolve;
     });
   }
 
   /**
-   * Layers are directories, base first. `upper`: 'tmpfs' (default; `size` 512M), 'disk' (a directory of our own, deleted at the
+   * Layers are directories, or layers of a store (which stay in it for as long as the root lives), base first. `upper`: 'tmpfs' (default; `size` 512M), 'disk' (a directory of our own, deleted at the
    * end; `size` is refused), or the path of a directory, which is kept and must be on the file system of its parent.
    *
    * Throws `TypeError` for wrong options, `IsolationError` ERR_CLOISTER_ROOTFS if the kernel refuses the layers.
@@ -78,9 +61,7 @@ export class OverlayRootfs implements AsyncDisposable {
   static async create(options: OverlayOptions): Promise<OverlayRootfs> {
     check.record(options, 'options');
     check.onlyKeys(options, '', ['layers', 'upper', 'size', 'driver', 'volatile', 'idMap']);
-    const layers = check.list(options.layers, 'layers', check.absolutePath);
-    if (layers.length === 0) throw optionError('layers', 'at least one directory', layers);
-    return OverlayRootfs.#create(options, layers, []);
+    return OverlayRootfs.#create(options, checkLayers(options.layers), []);
   }
 
   /**
@@ -94,7 +75,11 @@ export class OverlayRootfs implements AsyncDisposable {
     return OverlayRootfs.#create(options, undefined, hide);
   }
 
-  static async #create(options: Omit<OverlayOptions, 'layers'>, layers: readonly string[] | undefined, hide: readonly string[]): Promise<OverlayRootfs> {
+  static async #create(
+    options: Omit<OverlayOptions, 'layers'>,
+    layers: readonly (string | Layer)[] | undefined,
+    hide: readonly string[],
+  ): Promise<OverlayRootfs> {
     const driver = options.driver ?? 'auto';
     if (driver !== 'auto' && driver !== 'overlay') throw optionError('driver', "'auto' or 'overlay' in this version", driver);
     const upper = options.upper ?? 'tmpfs';
@@ -104,134 +89,42 @@ export class OverlayRootfs implements AsyncDisposable {
     if (options.size !== undefined && upper !== 'tmpfs') {
       throw optionError('size', "nothing unless upper is 'tmpfs': a directory's size needs a project quota, which this version cannot set", options.size);
     }
-    const disk = upper === 'disk' ? makeDiskUpper() : undefined;
-    const root = new OverlayRootfs(
-      {
-        layers,
-        hide,
-        upper: disk ?? upper,
-        size: options.size === undefined ? defaultUpperSize : parseBytes(options.size, 'size'),
-        volatile: options.volatile === undefined ? upper === 'disk' : check.flag(options.volatile, 'volatile'),
-        idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
-      },
-      disk,
-    );
-    try {
-      await tryMounts();
-      // With 'auto' the ids are those of the first spawn. Trying now tells at once what the kernel thinks of these layers.
-      const kept = options.idMap === undefined && upper.startsWith('/') && caller().mayMapRanges ? await leaseRange(ownerOf(upper)) : undefined;
-      if (kept) await root.#decide(kept);
-      else if (options.idMap === undefined) await root.#try();
-      else await root.#decide(await idsFor(root.#options.idMap, caller(), { uid: 0, gid: 0 }));
-    } catch (error) {
-      root.#cleanUp(undefined);
-      throw error;
-    }
+    const settings: Omit<RootSettings, 'upper' | 'hold'> = {
+      layers: layers?.map((layer) => (typeof layer === 'string' ? layer : layer.path)),
+      frozen: [],
+      hide,
+      ownUpper: upper === 'disk',
+      size: options.size === undefined ? defaultUpperSize : parseBytes(options.size, 'size'),
+      volatile: options.volatile === undefined ? upper === 'disk' : check.flag(options.volatile, 'volatile'),
+      idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
+    };
+    const hold = layers && (await LayerHold.of(layers));
+    const root = new OverlayRootfs({ ...settings, hold, upper: upper === 'disk' ? makeDiskUpper() : upper });
+    await root.#begin(options.idMap !== undefined);
     return root;
   }
 
-  async #try(): Promise<void> {
-    const made = await this.#make(await idsFor('auto', caller(), { uid: 0, gid: 0 }), true);
-    closeAll(made);
+  /** `decided`: the ids are those that were asked for, not those of its first spawn. */
+  async #begin(decided: boolean): Promise<void> {
+    const { idMap, upper } = this.#settings;
+    try {
+      await tryMounts();
+      // With 'auto' the ids are those of the first spawn. Trying now tells at once what the kernel thinks of these layers.
+      const kept = !decided && isKept(this.#settings) && caller().mayMapRanges ? await leaseRange(ownerOf(upper)) : undefined;
+      if (kept) await this.#decide(kept);
+      else if (decided) await this.#decide(await idsFor(idMap, caller(), { uid: 0, gid: 0 }));
+      else closeRoot(await makeRoot(this.#settings, await idsFor('auto', caller(), { uid: 0, gid: 0 }), true));
+    } catch (error) {
+      await this.#cleanUp(undefined);
+      throw error;
+    }
   }
 
   /** Takes the ids over. */
   #decide(ids: Ids): Promise<Made> {
     this.#ids = ids;
-    this.#made = this.#make(ids);
+    this.#made = makeRoot(this.#settings, ids);
     return this.#made;
-  }
-
-  async #make(ids: Ids, trial = false): Promise<Made> {
-    try {
-      return await (caller().privileged ? this.#makePrivileged(ids, trial) : this.#makeOrdinary(ids, trial));
-    } catch (error) {
-      ids.release();
-      throw error;
-    }
-  }
-
-  async #makePrivileged(ids: Ids, trial: boolean): Promise<Made> {
-    const plan = new PlanBuilder();
-    beginMaking(plan);
-    const owner = rootOutside(ids.map);
-    const userns = ids.userns === undefined ? undefined : native().duplicate(ids.userns, 0);
-    if (userns !== undefined) plan.slot('user namespace', userns);
-    const { mounts, missing } = await this.#overlays(plan, owner, userns, false, trial);
-    return this.#keep(plan, mounts, ids, missing);
-  }
-
-  async #makeOrdinary(ids: Ids, trial: boolean): Promise<Made> {
-    const { owner, release } = await shareOwner(ids);
-    try {
-      const plan = new PlanBuilder();
-      enterOwner(plan, owner);
-      plan.label('become root inside').add('setresgid', [0, 0, 0]);
-      plan.add('setresuid', [0, 0, 0]);
-      if (!mountAbilities().detached) plan.label('make a mount namespace').add('unshare', [k.CLONE_NEWNS]);
-      const { mounts, missing } = await this.#overlays(plan, undefined, undefined, true, trial);
-      return await this.#keep(plan, mounts, { ...ids, release: () => [ids.release(), release()] }, missing, owner);
-    } catch (error) {
-      release();
-      throw error;
-    }
-  }
-
-  async #overlays(
-    plan: PlanBuilder,
-    owner: UpperSpace['owner'],
-    userns: number | undefined,
-    userxattr: boolean,
-    trial: boolean,
-  ): Promise<{ mounts: RootMount[]; missing: readonly string[] }> {
-    const { layers, upper, size, volatile, hide } = this.#options;
-    const root = layers === undefined ? await hostRoot(hide) : undefined;
-    const makeSpace = (): UpperSpace => {
-      if (upper === 'tmpfs') return tmpfsUpper(plan, size, owner);
-      plan.label('use the writable layer', upper);
-      return { base: openDirectory(plan, cwd, upper), owner, stage: new Stage(plan), count: 0 };
-    };
-    if (root && userxattr) return ordinaryHostRoot(plan, root, makeSpace, this.#options.size);
-    const space = makeSpace();
-    if (root) {
-      const kit = root.kit && plan.slot('kit', native().duplicate(root.kit.fd, 0));
-      return { mounts: privilegedHostRoot(plan, root, kit, space, userns), missing: root.missing };
-    }
-    const lowers = [...(layers ?? [])].reverse().map((path) => {
-      plan.label('use a layer', path);
-      return userns === undefined ? openDirectory(plan, cwd, path) : layer(plan, space.stage, path, userns);
-    });
-    plan.label('mount the overlay', layers?.join(':'));
-    // An upper that has been volatile once is refused from then on (ovl_check_incompat): not for a mere trial.
-    const request = { lowers, userxattr, volatile: volatile && !trial };
-    const mount = upper === 'tmpfs' || upper === this.#disk ? overlay(plan, space, request) : this.#inDirectory(plan, space.stage, upper, request, owner);
-    space.stage.clear();
-    return { mounts: [{ target: '/', mount }], missing: userxattr && upper === 'tmpfs' && !mountAbilities().tmpfsUserXattrs ? [withoutUserXattrs] : [] };
-  }
-
-  /** An upper of the caller's: its own directory is the layer, the work directory is made beside it. */
-  #inDirectory(plan: PlanBuilder, stage: Stage, upper: string, request: OverlayMount, owner: UpperSpace['owner']): Slot {
-    const work = join(upper, '..', `.${upper.split('/').at(-1)}.work`);
-    plan.label('use the writable layer', upper);
-    plan.add('mkdirat', [cwd, work, 0o700], { tolerate: [k.EEXIST] });
-    const upperSlot = openDirectory(plan, cwd, upper);
-    // Root inside must be able to write to it. Only the directory itself: what is in it has the owners that it has.
-    if (owner && this.#options.idMap === 'auto') plan.add('fchownat', [upperSlot, '', owner.uid, owner.gid, k.AT_EMPTY_PATH]);
-    return overlayOf(plan, stage, request, upperSlot, openDirectory(plan, cwd, work));
-  }
-
-  async #keep(plan: PlanBuilder, mounts: readonly RootMount[], ids: Ids, missing: readonly string[], owner?: Owner): Promise<Made> {
-    for (const { mount } of mounts) plan.keep(mount);
-    const store = mountAbilities().detached ? undefined : storeMounts(plan, mounts);
-    if (store) plan.keep(store);
-    const fdOf = await runPlan(plan);
-    return {
-      mounts: mounts.map(({ target, isFile, mount }) => ({ target, isFile, fd: fdOf(mount) })),
-      store: store && fdOf(store),
-      ids,
-      owner,
-      missing,
-    };
   }
 
   /** @internal The ids that its files are owned by, once that has been decided. */
@@ -241,8 +134,7 @@ export class OverlayRootfs implements AsyncDisposable {
 
   /** @internal One more spawn, with these ids, uses it. Call `release` once. */
   async use(ids: Ids): Promise<RootUse> {
-    if (this.#disposed) throw new IsolationError('ERR_CLOISTER_DISPOSED', 'this OverlayRootfs has been disposed');
-    this.#users++;
+    this.#enter();
     try {
       const made = await (this.#made ?? this.#decide(ids.retain()));
       if (!sameMap(ids.map, made.ids.map)) {
@@ -255,53 +147,241 @@ export class OverlayRootfs implements AsyncDisposable {
     }
   }
 
+  #enter(): void {
+    if (this.#disposed) throw new IsolationError('ERR_CLOISTER_DISPOSED', 'this OverlayRootfs has been disposed');
+    this.#users++;
+  }
+
   #leave(): void {
     this.#users--;
     if (this.#users === 0 && this.#disposed) void this.#finish();
   }
 
-  async #finish(): Promise<void> {
+  /** Held while its writable layer is read. undefined: nothing has ever been written to it. */
+  async #read(): Promise<{ made: Made; below: number; release: () => void } | undefined> {
+    this.#enter();
+    try {
+      if (!this.#made && !isKept(this.#settings)) {
+        this.#leave();
+        return undefined;
+      }
+      const made = await (this.#made ?? this.#decide(await idsFor('auto', caller(), { uid: 0, gid: 0 })));
+      this.#below ??= lookBelow(made);
+      return { made, below: await this.#below, release: () => this.#leave() };
+    } catch (error) {
+      this.#below = undefined;
+      this.#leave();
+      throw error;
+    }
+  }
+
+  async #close(): Promise<Made | undefined> {
     const made = await this.#made?.catch(() => undefined);
-    this.#made = undefined;
-    this.#cleanUp(made);
+    const below = await this.#below?.catch(() => undefined);
+    this.#made = this.#below = undefined;
+    if (below !== undefined) native().close(below);
+    return made;
+  }
+
+  async #finish(): Promise<void> {
+    await this.#cleanUp(await this.#close());
     this.#released?.();
   }
 
-  #cleanUp(made: Made | undefined): void {
-    if (made) closeAll(made);
-    if (this.#disk !== undefined) removeDiskUpper(this.#disk);
+  async #cleanUp(made: Made | undefined): Promise<void> {
+    const { ownUpper, upper, frozen } = this.#settings;
+    // While there are namespaces in which all of its files can be removed.
+    for (const layer of frozen) await layer.release(made?.owner);
+    if (ownUpper && made) await emptyDirectory(upper, made.owner).catch(() => {});
+    if (made) closeRoot(made);
+    if (ownUpper) await removeTree(upper);
+    this.#settings.hold?.release();
   }
 
-  mount(_target: string): Promise<AsyncDisposable> {
-    return unavailable('OverlayRootfs.mount');
+  /**
+   * Mounts it on a directory of the host, for the host's own tools; disposing the result unmounts it. Owners are seen as they are outside. What is
+   * running in it goes on. Needs CAP_SYS_ADMIN: ERR_CLOISTER_MOUNT. The mount outlives this process if that is killed.
+   */
+  async mount(target: string): Promise<AsyncDisposable> {
+    check.absolutePath(target, 'target');
+    const ids = this.#ids ?? (await idsFor(this.#settings.idMap, caller(), { uid: 0, gid: 0 }));
+    const use = await this.use(ids);
+    if (ids !== this.#ids) ids.release();
+    try {
+      const unmount = await mountAt(use, target);
+      let end: Promise<void> | undefined;
+      return {
+        [Symbol.asyncDispose]: () => {
+          end ??= unmount().finally(() => use.release());
+          return end;
+        },
+      };
+    } catch (error) {
+      use.release();
+      throw error;
+    }
   }
-  // biome-ignore lint/correctness/useYield: it refuses
+
+  /**
+   * What has been written, against the layers below: exactly the difference, found in the writable layer alone. Paths are
+   * absolute, as the inside sees them; a deleted directory is one change, with all that was in it; of a directory of which only the time has
+   * changed, as something was made or deleted in it, nothing is told. Directories come before what is in them.
+   *
+   * As consistent as looking at files that are being written to: stop or freeze what runs in it first. ERR_CLOISTER_STEP if the
+   * host refuses to read.
+   */
   async *changes(): AsyncGenerator<Change, void, undefined> {
-    await unavailable('OverlayRootfs.changes');
+    const held = await this.#read();
+    if (!held) return;
+    try {
+      yield* listChanges(held.made, held.below);
+    } finally {
+      held.release();
+    }
   }
+
+  /**
+   * The difference as an OCI layer, uncompressed: the same content makes the same bytes. In inside ids; sockets are not in it. Streams: memory does not
+   * grow with it. image-spec's layer.md. Destroying the stream ends the work.
+   */
   diff(): Readable {
-    throw unavailable.error('OverlayRootfs.diff');
+    const root = this;
+    async function* bytes(): AsyncGenerator<Buffer, void, undefined> {
+      const held = await root.#read();
+      if (!held) {
+        // The end of a tar, and nothing before it.
+        yield Buffer.alloc(1024);
+        return;
+      }
+      try {
+        yield* outputOf(startDiff(held.made, held.below, 'inside', 'names'));
+      } finally {
+        held.release();
+      }
+    }
+    return Readable.from(bytes(), { objectMode: false });
   }
-  apply(_target: string, _options?: { filter?: (change: Change) => boolean | Promise<boolean>; dryRun?: boolean }): Promise<ApplyReport> {
-    return unavailable('OverlayRootfs.apply');
+
+  /**
+   * Takes what was written to a directory of the host, which the root directory stands for: what `filter` accepts, or all. Never through a symlink there, and each
+   * entry by one rename. A conflict, and not touched: what has been changed there since the root was made; device nodes, sockets, set-id programs and
+   * those with file capabilities; what the host refuses. Owners are those of the inside; an ordinary user's files become its own. `dryRun`: only told.
+   *
+   * `TypeError` for a wrong option; ERR_CLOISTER_STEP if the target is no directory.
+   */
+  async apply(target: string, options: { filter?: (change: Change) => boolean | Promise<boolean>; dryRun?: boolean } = {}): Promise<ApplyReport> {
+    check.absolutePath(target, 'target');
+    check.record(options, 'options');
+    check.onlyKeys(options, '', ['filter', 'dryRun']);
+    const { filter, dryRun } = options;
+    if (filter !== undefined && typeof filter !== 'function') throw optionError('filter', 'a function of a change', filter);
+    if (dryRun !== undefined) check.flag(dryRun, 'dryRun');
+    const held = await this.#read();
+    if (!held) return { applied: [], skipped: [], conflicts: [] };
+    try {
+      return await applyChanges(held.made, held.below, this.#settings, target, { filter, dryRun }, this.#marks);
+    } finally {
+      held.release();
+    }
   }
-  commit(_store: LayerStore): Promise<Layer> {
-    return unavailable('OverlayRootfs.commit');
+
+  /**
+   * What has been written as a layer of a store, by diff(). Its parent is the last of the root's layers, where all of them are layers of that
+   * store. A fork has, between the two, a layer for what was written before each fork: its line of parents is the whole.
+   */
+  async commit(store: LayerStore): Promise<Layer> {
+    if (!(store instanceof LayerStore)) throw optionError('store', 'a LayerStore', store);
+    const held = await this.#read();
+    try {
+      const { hold, frozen } = this.#settings;
+      return await commitTo(store, hold, frozen, held?.made.owner, this.diff());
+    } finally {
+      held?.release();
+    }
   }
-  fork(): Promise<OverlayRootfs> {
-    return unavailable('OverlayRootfs.fork');
+
+  /**
+   * A new root on the same layers and a copy of what has been written so far; this one goes on, and neither sees what the other writes from
+   * now on. Its writable layer is on tmpfs, or on disk if this one's is 'disk'. To be disposed by the caller.
+   */
+  async fork(): Promise<OverlayRootfs> {
+    const held = await this.#read();
+    try {
+      const { upper, ownUpper, frozen, ...settings } = this.#settings;
+      const copy = held && (await freeze(held.made, held.below, this.#settings));
+      const fork = new OverlayRootfs({
+        ...settings,
+        hold: settings.hold?.retain(),
+        frozen: [...frozen.map((layer) => layer.retain()), ...(copy ? [copy] : [])],
+        ownUpper,
+        upper: ownUpper ? makeDiskUpper() : 'tmpfs',
+        volatile: ownUpper,
+        since: held?.made.since ?? settings.since,
+      });
+      await fork.#begin(settings.idMap !== 'auto');
+      return fork;
+    } finally {
+      held?.release();
+    }
   }
-  reset(): Promise<void> {
-    return unavailable('OverlayRootfs.reset');
+
+  /** Throws away what has been written. ERR_CLOISTER_BUSY while something runs in it. */
+  async reset(): Promise<void> {
+    this.#enter();
+    try {
+      if (this.#users > 1) {
+        throw new IsolationError('ERR_CLOISTER_BUSY', 'a root that is in use cannot be reset', {
+          hint: 'Wait until what runs in it, or reads its changes, has ended.',
+        });
+      }
+      const made = await this.#close();
+      if (!made && !isKept(this.#settings)) return;
+      const { upper } = this.#settings;
+      const ids = made?.ids.retain();
+      if (upper !== 'tmpfs') await emptyDirectory(upper, made?.owner);
+      // What the last mount has left there: a volatile one forbids the next.
+      if (isKept(this.#settings)) await emptyDirectory(workOf(upper), made?.owner);
+      if (made) closeRoot(made);
+      if (ids) await this.#decide(ids);
+    } finally {
+      this.#leave();
+    }
   }
-  branches(): Promise<Branch[]> {
-    return unavailable('OverlayRootfs.branches');
+
+  /** The layers, the writable one first, then those below it in order. One without a path of the host's is told as 'tmpfs' or 'frozen'. */
+  async branches(): Promise<Branch[]> {
+    const { layers, frozen, upper, volatile } = this.#settings;
+    const below = layers ?? (await hostRoot(this.#settings.hide)).shown.map(({ path }) => path);
+    const readonly = (path: string): Branch => ({ path, writable: false, attributes: [] });
+    return [
+      { path: upper, writable: true, attributes: volatile ? ['volatile'] : [] },
+      ...frozen.map(() => readonly('frozen')),
+      ...(layers ? [...below].reverse() : below).map(readonly),
+    ];
   }
-  addBranch(_directory: string, _options?: { writable?: boolean; index?: number }): Promise<void> {
-    return unavailable('OverlayRootfs.addBranch');
+
+  /** Not with overlayfs: rejects with ERR_CLOISTER_UNSUPPORTED. */
+  addBranch(directory: string, options: { writable?: boolean; index?: number } = {}): Promise<void> {
+    return this.#refuseBranch('addBranch', directory, options);
   }
-  removeBranch(_directory: string): Promise<void> {
-    return unavailable('OverlayRootfs.removeBranch');
+
+  /** Not with overlayfs: rejects with ERR_CLOISTER_UNSUPPORTED. */
+  removeBranch(directory: string): Promise<void> {
+    return this.#refuseBranch('removeBranch', directory, {});
+  }
+
+  async #refuseBranch(what: string, directory: string, options: object): Promise<never> {
+    check.absolutePath(directory, 'directory');
+    check.record(options, 'options');
+    check.onlyKeys(options, '', ['writable', 'index']);
+    throw new IsolationError(
+      'ERR_CLOISTER_UNSUPPORTED',
+      `${what}: the layers of an overlay are fixed when it is mounted (overlayfs.rst); aufs can change them`,
+      {
+        path: directory,
+        hint: 'Make another OverlayRootfs with the layers that you want; fork() takes what has been written along.',
+      },
+    );
   }
 
   /** Takes the mounts away, and an upper of our own; while a spawn uses it, the last of them does. */
@@ -314,12 +394,6 @@ export class OverlayRootfs implements AsyncDisposable {
   }
 }
 
-function closeAll({ mounts, store, ids }: Made): void {
-  for (const { fd } of mounts) native().close(fd);
-  if (store !== undefined) native().close(store);
-  ids.release();
-}
-
 /** What a spawn needs of a root that it borrows. Descriptors are the root's. */
 export interface RootUse extends Made {
   release(): void;
@@ -328,21 +402,4 @@ export interface RootUse extends Made {
 /** With 'auto', the ids of a directory that is kept are those that it has from last time. */
 function ownerOf(directory: string): number | undefined {
   return statSync(directory, { throwIfNoEntry: false })?.uid;
-}
-
-function makeDiskUpper(): string {
-  // In a directory that anybody may write to, only a new one is ours: mkdtemp(3) makes it with mode 0700.
-  if (!caller().privileged) return mkdtempSync(join(tmpdir(), 'cloister-upper-'));
-  mkdirSync('/var/lib/cloister', { recursive: true, mode: 0o700 });
-  return mkdtempSync('/var/lib/cloister/upper-');
-}
-
-/** Directories without permissions are a program's, or overlayfs's own (ovl_workdir_create): root alone could remove them. */
-function removeDiskUpper(directory: string): void {
-  const open = (path: string): void => {
-    chmodSync(path, 0o700);
-    for (const entry of readdirSync(path, { withFileTypes: true })) if (entry.isDirectory()) open(join(path, entry.name));
-  };
-  if (!caller().privileged) open(directory);
-  rmSync(directory, { recursive: true, force: true });
 }

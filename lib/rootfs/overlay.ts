@@ -25,12 +25,21 @@ export function tmpfsUpper(plan: PlanBuilder, size: number, owner: UpperSpace['o
   return { base, owner, stage, count: 0 };
 }
 
+/** The directory at `path`, or in it. */
+export function directoryUpper(plan: PlanBuilder, path: string, owner: UpperSpace['owner']): UpperSpace {
+  plan.label('use the writable layer', path);
+  return { base: openDirectory(plan, cwd, path), owner, stage: new Stage(plan), count: 0 };
+}
+
 /** The directory at `path` as a layer, with its owners mapped by a user namespace if there is one. */
 export function layer(plan: PlanBuilder, stage: Stage, path: string, userns: number | undefined): Slot {
   if (userns !== undefined) return stage.hold(cloneMount(plan, cwd, path, { userns }));
   // A name that leads to a mount where it is attached; a copy of it would have to be attached first.
   return mountAbilities().detached ? cloneMount(plan, cwd, path) : openDirectory(plan, cwd, path);
 }
+
+/** Of the upper directory of the overlay that is made as the `index`th in a space. */
+export const upperName = (index: number): string => `upper${index}`;
 
 export interface OverlayMount {
   /** Descriptors of directories, uppermost first. */
@@ -39,17 +48,27 @@ export interface OverlayMount {
   readonly userxattr: boolean;
   /** Nothing of it outlives a crash: the fsync at unmount is saved. */
   readonly volatile: boolean;
+  /** What its upper directory, and so its root, is like; default: 0755, the space's owner's. */
+  readonly root?: RootAttributes | undefined;
+}
+
+export interface RootAttributes {
+  readonly mode: number;
+  /** As they are outside; undefined: of who makes it. */
+  readonly owner: UpperSpace['owner'];
 }
 
 /** A detached overlay. Its upper and work directories are the next pair of the space. */
 export function overlay(plan: PlanBuilder, space: UpperSpace, request: OverlayMount): Slot {
-  const [upperName, workName] = [`upper${space.count}`, `work${space.count}`];
+  const [upperPath, workPath] = [upperName(space.count), `work${space.count}`];
   space.count++;
-  plan.add('mkdirat', [space.base, upperName, 0o755], { tolerate: [k.EEXIST] });
-  plan.add('mkdirat', [space.base, workName, 0o755], { tolerate: [k.EEXIST] });
-  if (space.owner) plan.add('fchownat', [space.base, upperName, space.owner.uid, space.owner.gid, 0]);
-  const upper = openDirectory(plan, space.base, upperName);
-  const work = openDirectory(plan, space.base, workName);
+  plan.add('mkdirat', [space.base, upperPath, 0o755], { tolerate: [k.EEXIST] });
+  plan.add('mkdirat', [space.base, workPath, 0o755], { tolerate: [k.EEXIST] });
+  const { mode, owner } = request.root ?? { mode: 0o755, owner: space.owner };
+  if (owner) plan.add('fchownat', [space.base, upperPath, owner.uid, owner.gid, 0]);
+  if (mode !== 0o755) plan.add('fchmodat', [space.base, upperPath, mode]);
+  const upper = openDirectory(plan, space.base, upperPath);
+  const work = openDirectory(plan, space.base, workPath);
   const mount = overlayOf(plan, space.stage, request, upper, work);
   plan.add('close', [upper]);
   plan.add('close', [work]);

@@ -6,7 +6,7 @@ import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import { type Ids, idsFor, rootOutside } from '../security/id-map.js';
-import { type HostRoot, privilegedHostRoot } from './host-root.js';
+import { type HostRoot, privilegedHostRoot, privilegedParts } from './host-root.js';
 import { newSysfs } from './kernel-filesystems.js';
 import { mountAbilities } from './mount-abilities.js';
 import { tmpfsUpper, type UpperSpace } from './overlay.js';
@@ -112,5 +112,8 @@ function readyNetwork(plan: PlanBuilder): { net: Slot; sysfs: Slot } {
 export function defaultRoot(plan: PlanBuilder, root: HostRoot, ids: Ids | undefined, userns: number | undefined): RootMount[] {
   const owner: UpperSpace['owner'] = ids && rootOutside(ids.map);
   const kit = root.kit && plan.slot('kit', native().duplicate(root.kit.fd, 64));
-  return privilegedHostRoot(plan, root, kit, tmpfsUpper(plan, defaultUpperSize, owner), userns);
+  const space = tmpfsUpper(plan, defaultUpperSize, owner);
+  const mounts = privilegedHostRoot(plan, root, kit, space, userns, privilegedParts(root, ids?.map ?? 'host'));
+  space.stage.clear();
+  return mounts;
 }

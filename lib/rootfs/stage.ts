@@ -52,22 +52,28 @@ export class Stage {
 }
 
 /**
- * The last steps of whoever is in a mount namespace of its own: leaves these mounts in it and nothing else, so that it keeps no
- * file system of the host busy. A slot with the namespace.
+ * Where mounts are to be kept attached, for whoever is in a mount namespace of its own: to be made before anything is attached, as
+ * nothing can be moved to a place below itself.
  */
-export function storeMounts(plan: PlanBuilder, mounts: readonly RootMount[]): Slot {
+export function makeStore(plan: PlanBuilder): Slot {
   plan.label('keep the mounts of the root');
+  const store = newFilesystem(plan, 'tmpfs', { mode: '0700', size: '65536' }, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV);
+  plan.add('move_mount', [store, '', cwd, '/', k.MOVE_MOUNT_F_EMPTY_PATH]);
+  return store;
+}
+
+/** The last steps: leaves these mounts in the namespace and nothing else, so that it keeps no file system of the host busy. A slot with the namespace. */
+export function storeMounts(plan: PlanBuilder, store: Slot, mounts: readonly RootMount[]): Slot {
+  plan.label('keep the mounts of the root');
+  for (const [index, { mount, isFile }] of mounts.entries()) {
+    if (isFile) plan.add('mknodat', [store, String(index), k.S_IFREG | 0o600, 0]);
+    else plan.add('mkdirat', [store, String(index), 0o700]);
+    plan.add('move_mount', [mount, '', store, String(index), k.MOVE_MOUNT_F_EMPTY_PATH]);
+  }
   const namespace = plan.open('mount namespace', 'openat', [cwd, '/proc/self/ns/mnt', k.O_RDONLY | k.O_CLOEXEC, 0]);
-  const base = newFilesystem(plan, 'tmpfs', { mode: '0700', size: '65536' }, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV);
-  plan.add('move_mount', [base, '', cwd, '/', k.MOVE_MOUNT_F_EMPTY_PATH]);
-  plan.add('fchdir', [base]);
+  plan.add('fchdir', [store]);
   plan.add('pivot_root', ['.', '.']);
   plan.add('umount2', ['.', k.MNT_DETACH]);
-  for (const [index, { mount, isFile }] of mounts.entries()) {
-    if (isFile) plan.add('mknodat', [base, String(index), k.S_IFREG | 0o600, 0]);
-    else plan.add('mkdirat', [base, String(index), 0o700]);
-    plan.add('move_mount', [mount, '', base, String(index), k.MOVE_MOUNT_F_EMPTY_PATH]);
-  }
   return namespace;
 }
 

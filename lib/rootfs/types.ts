@@ -1,4 +1,4 @@
-import type { Layer } from '../later.js';
+import type { Layer } from '../image/layer.js';
 import type { IdMap } from '../namespace/types.js';
 import type { Bytes } from '../units.js';
 

@@ -160,7 +160,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
     if (made.length === 0) {
       if (typeof settings.rootfs === 'string') made.push(directoryRoot(plan, settings.rootfs, settings.readonly, undefined, undefined));
       else if (context.hostRoot) {
-        const built = ordinaryHostRoot(plan, context.hostRoot, () => tmpfsUpper(plan, defaultUpperSize, undefined), defaultUpperSize);
+        const built = ordinaryHostRoot(plan, context.hostRoot, tmpfsUpper(plan, defaultUpperSize, undefined));
         made.push(...built.mounts);
         missing = built.missing;
       }

@@ -1,6 +1,7 @@
 import { accessSync, constants, fchmodSync } from 'node:fs';
 import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
+import type { Image } from '../image/image.js';
 import { ownUserNamespace } from '../namespace/create.js';
 import type { UserNamespace } from '../namespace/kinds.js';
 import { Namespace } from '../namespace/namespace.js';
@@ -40,7 +41,7 @@ export interface Prepared {
 }
 
 /** `whole`: nothing that was made ahead, so that the plan has every step. */
-export async function prepare(settings: Settings, streams: Pick<Streams, 'child' | 'terminal'>, whole = false): Promise<Prepared> {
+export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 'terminal'>, whole = false): Promise<Prepared> {
   const releases: (() => void)[] = [];
   const release = (): void => {
     for (const give of releases.splice(0)) give();
@@ -49,6 +50,7 @@ export async function prepare(settings: Settings, streams: Pick<Streams, 'child'
   const plan = new PlanBuilder();
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
+    const settings = asked.image ? { ...asked, rootfs: await rootOfImage(asked.image, releases) } : asked;
     const found = await findAll(settings, releases, given, whole);
     const init = settings.init || needsInit(settings, found.ids) ? openInit(settings.stdio.length + 4) : undefined;
     if (init) given.push(...Object.values(init.child), ...Object.values(init.ours));
@@ -83,6 +85,13 @@ export async function prepare(settings: Settings, streams: Pick<Streams, 'child'
     release();
     throw error;
   }
+}
+
+/** It goes with the last release: the ids that it is used with are the ids of the spawn. */
+async function rootOfImage(image: Image, releases: (() => void)[]): Promise<OverlayRootfs> {
+  const root = await OverlayRootfs.create({ layers: image.layers });
+  releases.push(() => void root[Symbol.asyncDispose]());
+  return root;
 }
 
 interface Found {

@@ -4,6 +4,8 @@ import { isAbsolute } from 'node:path';
 import { Cgroup } from '../cgroup/cgroup.js';
 import { checkLimits, type Limits, noLimits } from '../cgroup/limits.js';
 import { optionError } from '../errors.js';
+import { Image } from '../image/image.js';
+import { imageDefaults } from '../image/spawn-defaults.js';
 import { namespaceTypes } from '../namespace/flags.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
@@ -24,6 +26,8 @@ export interface Settings {
   readonly command: string;
   readonly args: readonly string[];
   readonly rootfs: OverlayRootfs | string | undefined;
+  /** The root is a new one on its layers. */
+  readonly image: Image | undefined;
   readonly readonly: boolean;
   readonly mounts: readonly MountSetting[];
   readonly cwd: string | undefined;
@@ -134,8 +138,10 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
   const timeOffsets = options.timeOffsets === undefined ? undefined : timeOffsetsOf(options.timeOffsets);
   const tty = ttyOf(options.tty);
   const stdio = stdioOf(options.stdio, tty !== undefined);
-  const user = userOf(options.user);
-  const rootfs = rootfsOf(options.rootfs);
+  const image = options.rootfs instanceof Image ? options.rootfs : undefined;
+  const ofImage = image && imageDefaults(image);
+  const user = userOf(options.user === undefined ? ofImage?.user : options.user);
+  const rootfs = image ? undefined : rootfsOf(options.rootfs);
   const inHostMounts = namespaces.mount !== 'new';
   for (const option of ['rootfs', 'readonly', 'mounts', 'maskedPaths', 'readonlyPaths'] as const) {
     if (inHostMounts && options[option] !== undefined) throw optionError(option, "nothing when namespaces.mount is not 'new'", options[option]);
@@ -157,10 +163,11 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     command,
     args: words,
     rootfs,
+    image,
     readonly: options.readonly === undefined ? false : check.flag(options.readonly, 'readonly'),
     mounts: options.mounts === undefined ? [] : check.list(options.mounts, 'mounts', mountOf),
-    cwd: options.cwd === undefined ? undefined : check.absolutePath(options.cwd, 'cwd'),
-    env: envOf(options.env, user),
+    cwd: options.cwd === undefined ? ofImage?.cwd : check.absolutePath(options.cwd, 'cwd'),
+    env: envOf(options.env, user, ofImage?.env),
     hostname: options.hostname === undefined ? undefined : hostnameOf(options.hostname, 'hostname'),
     domainname: options.domainname === undefined ? undefined : hostnameOf(options.domainname, 'domainname'),
     namespaces,
@@ -183,7 +190,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     timeout: options.timeout === undefined ? undefined : check.milliseconds(options.timeout, 'timeout'),
     outputLimit,
     signal: options.signal,
-    killSignal: options.killSignal === undefined ? 'SIGKILL' : check.signalName(options.killSignal, 'killSignal'),
+    killSignal: options.killSignal === undefined ? (ofImage?.killSignal ?? 'SIGKILL') : check.signalName(options.killSignal, 'killSignal'),
     killGrace: options.killGrace === undefined ? 5000 : check.milliseconds(options.killGrace, 'killGrace'),
     detached: options.detached === undefined ? false : check.flag(options.detached, 'detached'),
   };
@@ -205,7 +212,7 @@ function cgroupOf({ cgroup, cpuTimeLimit }: SpawnOptions): Cgroup | Limits | und
 function rootfsOf(value: unknown): OverlayRootfs | string | undefined {
   if (value === undefined || value instanceof OverlayRootfs) return value;
   if (typeof value === 'string' && isAbsolute(value) && !value.includes('\0')) return value;
-  throw optionError('rootfs', 'an OverlayRootfs or the absolute path of a directory (images are not in this version yet)', value);
+  throw optionError('rootfs', 'an OverlayRootfs, an Image, or the absolute path of a directory', value);
 }
 
 function namespacesOf(options: SpawnOptions): Record<NamespaceType, NamespaceChoice> {
@@ -247,13 +254,14 @@ function timeOffsetsOf(value: unknown): { monotonic: number; boottime: number } 
   return { monotonic: offset('monotonic'), boottime: offset('boottime') };
 }
 
-function envOf(env: NodeJS.ProcessEnv | undefined, user: UserSetting | string): Record<string, string> {
+function envOf(env: NodeJS.ProcessEnv | undefined, user: UserSetting | string, ofImage: Readonly<Record<string, string>> = {}): Record<string, string> {
   const result: Record<string, string> = {
     PATH: defaultPath,
     // Without reading the inside passwd for every spawn: root's home, or the root directory.
     HOME: typeof user !== 'string' && user.uid === 0 ? '/root' : '/',
     TERM: 'xterm',
     LANG: 'C.UTF-8',
+    ...ofImage,
   };
   if (env === undefined) return result;
   for (const [name, value] of Object.entries(check.record(env, 'env'))) {

@@ -4,7 +4,7 @@ import type { Duplex, Readable, Stream, Writable } from 'node:stream';
 import type { Cgroup } from '../cgroup/cgroup.js';
 import type { CgroupLimits, CgroupStats, CgroupSupport } from '../cgroup/types.js';
 import type { IsolationError } from '../errors.js';
-import type { Image } from '../later.js';
+import type { Image } from '../image/image.js';
 import type { NetNamespace } from '../namespace/net.js';
 import type { IdMap, NamespaceByType, NamespaceType } from '../namespace/types.js';
 import type { NetworkOptions } from '../network/types.js';

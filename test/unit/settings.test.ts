@@ -23,12 +23,12 @@ describe('refused, with what it takes', () => {
   test('where it runs', () => {
     expect(of('rootfs', 1, 'relative', '', 'a\0b', {}, null)).toMatchInlineSnapshot(`
       {
-        "0": "option 'rootfs' takes an OverlayRootfs or the absolute path of a directory (images are not in this version yet); got 1",
-        "1": "option 'rootfs' takes an OverlayRootfs or the absolute path of a directory (images are not in this version yet); got "relative"",
-        "2": "option 'rootfs' takes an OverlayRootfs or the absolute path of a directory (images are not in this version yet); got """,
-        "3": "option 'rootfs' takes an OverlayRootfs or the absolute path of a directory (images are not in this version yet); got "a\\u0000b"",
-        "4": "option 'rootfs' takes an OverlayRootfs or the absolute path of a directory (images are not in this version yet); got an instance of Object",
-        "5": "option 'rootfs' takes an OverlayRootfs or the absolute path of a directory (images are not in this version yet); got null",
+        "0": "option 'rootfs' takes an OverlayRootfs, an Image, or the absolute path of a directory; got 1",
+        "1": "option 'rootfs' takes an OverlayRootfs, an Image, or the absolute path of a directory; got "relative"",
+        "2": "option 'rootfs' takes an OverlayRootfs, an Image, or the absolute path of a directory; got """,
+        "3": "option 'rootfs' takes an OverlayRootfs, an Image, or the absolute path of a directory; got "a\\u0000b"",
+        "4": "option 'rootfs' takes an OverlayRootfs, an Image, or the absolute path of a directory; got an instance of Object",
+        "5": "option 'rootfs' takes an OverlayRootfs, an Image, or the absolute path of a directory; got null",
       }
     `);
     expect(of('readonly', 'yes', 1, null)).toMatchInlineSnapshot(`

@@ -1,0 +1,30 @@
+import { optionError } from '../errors.js';
+import * as check from '../spawn/validate.js';
+import type { TransferOptions } from './types.js';
+
+export function transferOptionsOf(value: unknown): TransferOptions {
+  const options = check.record(value, 'options') as TransferOptions;
+  check.onlyKeys(options, '', ['signal', 'onProgress', 'platform', 'auth', 'insecure', 'mirrors']);
+  const { signal, onProgress, platform, auth, insecure, mirrors } = options;
+  if (signal !== undefined && !(signal instanceof AbortSignal)) throw optionError('signal', 'an AbortSignal', signal);
+  if (onProgress !== undefined && typeof onProgress !== 'function') throw optionError('onProgress', 'a function', onProgress);
+  if (platform !== undefined) {
+    check.onlyKeys(check.record(platform, 'platform'), 'platform', ['os', 'architecture', 'variant']);
+    for (const [key, text] of Object.entries(platform)) if (text !== undefined) check.text(text, `platform.${key}`);
+  }
+  if (insecure !== undefined) check.flag(insecure, 'insecure');
+  if (mirrors !== undefined) check.list(mirrors, 'mirrors', check.text);
+  if (auth !== undefined) checkAuth(auth);
+  return options;
+}
+
+function checkAuth(auth: object): void {
+  const keys = Object.keys(check.record(auth, 'auth'));
+  if ('token' in auth) check.onlyKeys(auth, 'auth', ['token']);
+  else if (keys.length !== 2) throw optionError('auth', '{ username, password } or { token }', keys.join());
+  check.onlyKeys(auth, 'auth', ['token', 'username', 'password']);
+  for (const [key, text] of Object.entries(auth)) {
+    // What is said of a wrong secret must not show it.
+    if (typeof text !== 'string' || /[\r\n\0]/.test(text)) throw optionError(`auth.${key}`, 'a string without line breaks', typeof text);
+  }
+}

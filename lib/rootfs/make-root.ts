@@ -1,0 +1,187 @@
+import { join } from 'node:path';
+import { caller } from '../host/caller.js';
+import type { IdMap } from '../namespace/types.js';
+import { native } from '../native.js';
+import { PlanBuilder } from '../plan/builder.js';
+import * as k from '../plan/constants.js';
+import { runPlan } from '../plan/run.js';
+import { cwd, type Slot } from '../plan/steps.js';
+import { type Ids, rootOutside } from '../security/id-map.js';
+import { beginningOf, type Moment } from './beginning.js';
+import { assemble, belowOf } from './below.js';
+import { openDirectory } from './filesystem.js';
+import type { FrozenLayer } from './frozen-layer.js';
+import { hostRoot, ordinaryHostRoot, privilegedHostRoot, privilegedParts, withoutUserXattrs } from './host-root.js';
+import type { LayerHold } from './layer-hold.js';
+import { type Lower, type LowerContext, openLower, type PartSource, rootAttributes } from './lowers.js';
+import { mountAbilities } from './mount-abilities.js';
+import { enterOwner, type Owner, shareOwner } from './ordinary-owner.js';
+import { directoryUpper, type OverlayMount, overlay, overlayOf, tmpfsUpper, type UpperSpace, upperName } from './overlay.js';
+import type { RootMount } from './root-mount.js';
+import { beginMaking, makeStore, type StoredMounts, storeMounts } from './stage.js';
+
+/** What a root is made of; options that have been checked. */
+export interface RootSettings {
+  /** Base first; undefined: the host's tree. */
+  readonly layers: readonly string[] | undefined;
+  /** Of those layers that are a store's. */
+  readonly hold: LayerHold | undefined;
+  /** Layers that were writable once, above those; the last one uppermost. */
+  readonly frozen: readonly FrozenLayer[];
+  readonly hide: readonly string[];
+  /** 'tmpfs', or a directory. */
+  readonly upper: string;
+  /** The directory is one of our own: upper and work directories are made in it. */
+  readonly ownUpper: boolean;
+  readonly size: number;
+  readonly volatile: boolean;
+  readonly idMap: 'auto' | 'self' | IdMap;
+  /** When the root began that this one is a fork of. */
+  readonly since?: Moment | undefined;
+}
+
+/** The writable layer is a directory of the caller's, which may have something in it and stays. */
+export const isKept = ({ upper, ownUpper }: RootSettings): boolean => upper !== 'tmpfs' && !ownUpper;
+
+/** The mounts of a root that has been made: each is copied for each spawn, so all share one superblock and one upper. */
+export interface Made extends StoredMounts {
+  readonly ids: Ids;
+  /** Of an ordinary user: the namespaces that own the mounts. A spawn has to be in them. */
+  readonly owner: Owner | undefined;
+  readonly missing: readonly string[];
+  /** In which the upper directories are. */
+  readonly base: number;
+  readonly parts: readonly PartSource[];
+  /** Of the host's root, for a privileged caller: a duplicate. */
+  readonly kit: number | undefined;
+  /** What lies below the writable layers, where that had to be mounted together with them. */
+  readonly below: number | undefined;
+  readonly since: Moment;
+}
+
+interface Built {
+  readonly mounts: readonly RootMount[];
+  readonly missing: readonly string[];
+  readonly base: Slot;
+  readonly parts: readonly PartSource[];
+  readonly store: Slot | undefined;
+  /** Borrowed. */
+  readonly kit: number | undefined;
+  readonly below: RootMount | undefined;
+}
+
+/** Takes the ids over, also when it fails. `trial`: it is thrown away at once. */
+export async function makeRoot(settings: RootSettings, ids: Ids, trial = false): Promise<Made> {
+  try {
+    return await (caller().privileged ? makePrivileged(settings, ids, trial) : makeOrdinary(settings, ids, trial));
+  } catch (error) {
+    ids.release();
+    throw error;
+  }
+}
+
+export function closeRoot({ mounts, ids, base, store, below, kit }: Made): void {
+  for (const fd of [...mounts.map((mount) => mount.fd), base, store, below, kit]) if (fd !== undefined) native().close(fd);
+  ids.release();
+}
+
+async function makePrivileged(settings: RootSettings, ids: Ids, trial: boolean): Promise<Made> {
+  const plan = new PlanBuilder();
+  beginMaking(plan);
+  const userns = ids.userns === undefined ? undefined : native().duplicate(ids.userns, 0);
+  if (userns !== undefined) plan.slot('user namespace', userns);
+  return keep(plan, settings, await overlays(plan, settings, ids.map, userns, false, trial), ids);
+}
+
+async function makeOrdinary(settings: RootSettings, ids: Ids, trial: boolean): Promise<Made> {
+  const { owner, release } = await shareOwner(ids);
+  try {
+    const plan = new PlanBuilder();
+    enterOwner(plan, owner);
+    plan.label('become root inside').add('setresgid', [0, 0, 0]);
+    plan.add('setresuid', [0, 0, 0]);
+    if (!mountAbilities().detached) plan.label('make a mount namespace').add('unshare', [k.CLONE_NEWNS]);
+    const built = await overlays(plan, settings, ids.map, undefined, true, trial);
+    return await keep(plan, settings, built, { ...ids, release: () => [ids.release(), release()] }, owner);
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+async function overlays(plan: PlanBuilder, settings: RootSettings, map: IdMap, userns: number | undefined, userxattr: boolean, trial: boolean): Promise<Built> {
+  const { layers, upper, size, volatile, hide } = settings;
+  const root = layers === undefined ? await hostRoot(hide) : undefined;
+  const owner = userxattr ? undefined : rootOutside(map);
+  const store = mountAbilities().detached ? undefined : makeStore(plan);
+  const space = upper === 'tmpfs' ? tmpfsUpper(plan, size, owner) : directoryUpper(plan, upper, owner);
+  const above = (target: string): Lower[] => settings.frozen.flatMap((layer) => layer.lowerAt(target)).reverse();
+  const kitFd = userxattr ? undefined : root?.kit?.fd;
+  const kit = kitFd === undefined ? undefined : plan.slot('kit', native().duplicate(kitFd, 0));
+  const context: LowerContext = { privileged: !userxattr, kit, base: space.base, userns, stage: space.stage, held: new Map() };
+  let made: Pick<Built, 'mounts' | 'missing' | 'parts'>;
+  if (root && userxattr) {
+    made = ordinaryHostRoot(plan, root, space, above);
+  } else if (root) {
+    const parts = privilegedParts(root, map, above);
+    made = { mounts: privilegedHostRoot(plan, root, kit, space, userns, parts), missing: root.missing, parts };
+  } else {
+    const lowers: Lower[] = [...above('/'), ...[...(layers ?? [])].reverse().map((path) => ({ kind: 'directory', path }) as const)];
+    const opened = lowers.map((lower) => {
+      plan.label('use a layer', lower.kind === 'directory' ? lower.path : undefined);
+      return openLower(plan, lower, context);
+    });
+    plan.label('mount the overlay', layers?.join(':'));
+    // An upper that has been volatile once is refused from then on (ovl_check_incompat): not for a mere trial.
+    const own = upper === 'tmpfs' || settings.ownUpper;
+    const attributes = own ? rootAttributes('/', lowers, userxattr ? 'ordinary' : map) : undefined;
+    const request = { lowers: opened, userxattr, volatile: volatile && !trial, root: attributes };
+    const mount = own ? overlay(plan, space, request) : inDirectory(plan, upper, space, request, settings.idMap === 'auto' ? owner : undefined);
+    made = {
+      mounts: [{ target: '/', mount }],
+      missing: userxattr && upper === 'tmpfs' && !mountAbilities().tmpfsUserXattrs ? [withoutUserXattrs] : [],
+      parts: [{ target: '/', upper: own ? upperName(0) : '', lowers, root: attributes }],
+    };
+  }
+  const seen = store && belowOf(plan, made.parts, context);
+  if (!made.mounts.some(({ isAttached }) => isAttached)) space.stage.clear();
+  const below = seen && assemble(plan, seen);
+  return { ...made, base: space.base, store: store && storeMounts(plan, store, [...made.mounts, ...(below ? [below] : [])]), kit: kitFd, below };
+}
+
+export const workOf = (upper: string): string => join(upper, '..', `.${upper.split('/').at(-1)}.work`);
+
+/** An upper of the caller's: its own directory is the layer, the work directory is made beside it. */
+function inDirectory(plan: PlanBuilder, upper: string, { base, stage }: UpperSpace, request: OverlayMount, owner: UpperSpace['owner']): Slot {
+  const work = workOf(upper);
+  plan.label('use the writable layer', upper);
+  plan.add('mkdirat', [cwd, work, 0o700], { tolerate: [k.EEXIST] });
+  // Root inside must be able to write to it. Only the directory itself: what is in it has the owners that it has.
+  if (owner) plan.add('fchownat', [base, '', owner.uid, owner.gid, k.AT_EMPTY_PATH]);
+  return overlayOf(plan, stage, request, base, openDirectory(plan, cwd, work));
+}
+
+async function keep(plan: PlanBuilder, settings: RootSettings, built: Built, ids: Ids, owner?: Owner): Promise<Made> {
+  const { mounts, missing, base, parts, store, below } = built;
+  for (const slot of [...mounts.map(({ mount }) => mount), base, store, below?.mount]) if (slot) plan.keep(slot);
+  const kit = built.kit === undefined ? undefined : native().duplicate(built.kit, 0);
+  try {
+    const fdOf = await runPlan(plan);
+    const since = settings.since ?? beginningOf(fdOf(base), isKept(settings) ? settings.upper : undefined);
+    return {
+      mounts: mounts.map(({ target, isFile, mount }) => ({ target, isFile, fd: fdOf(mount) })),
+      store: store && fdOf(store),
+      base: fdOf(base),
+      below: below && fdOf(below.mount),
+      ids,
+      owner,
+      missing,
+      parts,
+      kit,
+      since,
+    };
+  } catch (error) {
+    if (kit !== undefined) native().close(kit);
+    throw error;
+  }
+}

@@ -1,0 +1,53 @@
+import { IsolationError } from '../errors.js';
+import { caller } from '../host/caller.js';
+import { native } from '../native.js';
+import { PlanBuilder } from '../plan/builder.js';
+import * as k from '../plan/constants.js';
+import { runPlan } from '../plan/run.js';
+import { cwd } from '../plan/steps.js';
+import type { Made } from './make-root.js';
+import { mountAbilities } from './mount-abilities.js';
+import { copyStored } from './stage.js';
+import { attach, openTarget } from './targets.js';
+
+/** Mounts copies of a root's mounts on a directory of the host. The function takes them away. */
+export async function mountAt(made: Made, target: string): Promise<() => Promise<void>> {
+  if (!caller().privileged) {
+    throw new IsolationError(
+      'ERR_CLOISTER_MOUNT',
+      `EPERM: mount the root ${target} (move_mount): an ordinary user cannot mount where the host's programs see it`,
+      {
+        errno: -k.EPERM,
+        syscall: 'move_mount',
+        step: 'mount the root',
+        path: target,
+        hint: 'Run the program in the root (spawnIsolated with rootfs), or read what was written by changes() and diff().',
+      },
+    );
+  }
+  const { detached } = mountAbilities();
+  const plan = new PlanBuilder().in(detached ? 'parent' : 'join');
+  const [root, ...others] = copyStored(plan, made, (name, fd) => plan.slot(name, native().duplicate(fd, 64)));
+  if (!root) throw new RangeError('a root has a mount');
+  const mountRoot = (): unknown => plan.label('mount the root', target).add('move_mount', [root.mount, '', cwd, target, k.MOVE_MOUNT_F_EMPTY_PATH]);
+  // Before 6.15 nothing can be mounted on what is not attached. Else all of it at once: nobody sees a part.
+  if (!detached) mountRoot();
+  for (const { target: inside, mount } of others) {
+    plan.label('mount part of the root', inside);
+    attach(plan, mount, openTarget(plan, root.mount, inside));
+    plan.release(mount);
+  }
+  if (detached) mountRoot();
+  plan.keep(root.mount);
+  const fd = (await runPlan(plan))(root.mount);
+  return async () => {
+    const away = new PlanBuilder().in('parent');
+    // This very mount, whatever its name leads to by now. EINVAL: somebody has unmounted it already.
+    away.label('unmount the root', target).add('umount2', [`/proc/self/fd/${fd}`, k.MNT_DETACH], { tolerate: [k.EINVAL] });
+    try {
+      await runPlan(away);
+    } finally {
+      native().close(fd);
+    }
+  };
+}

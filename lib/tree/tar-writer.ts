@@ -1,0 +1,116 @@
+import { native } from '../native.js';
+import * as k from '../plan/constants.js';
+import * as files from './files.js';
+import { attributesInside, type IdView } from './ids-inside.js';
+import { layerError } from './layer-error.js';
+import { join } from './names.js';
+import { ownAttributes } from './overlay-attributes.js';
+import { ownerOf } from './owner-record.js';
+import type { ByteSink } from './streams.js';
+import { encodeHeader } from './tar-encode.js';
+import { blockSize, padding, type TarEntry } from './tar-entry.js';
+import { isWhiteoutName, opaqueMarker, whiteoutName } from './whiteouts.js';
+
+const nothing = { uid: 0, gid: 0, size: 0, mode: 0, seconds: 0, nanoseconds: 0, target: files.self, major: 0, minor: 0, attributes: new Map<string, Buffer>() };
+
+/**
+ * How a whiteout is told: as OCI has it, by a name, so that other names that begin alike cannot be told; or between two of us, by
+ * overlayfs's own device.
+ */
+export type Whiteouts = 'names' | 'devices';
+
+/** Writes what it is shown of a tree. Contents are read when they are written: the memory that it takes does not grow. */
+export class TarWriter {
+  readonly #sink: ByteSink;
+  readonly #ids: IdView;
+  readonly #whiteouts: Whiteouts;
+  /** Files of several names, by inode: the first name has the contents. */
+  readonly #names = new Map<string, Buffer>();
+
+  constructor(sink: ByteSink, ids: IdView, whiteouts: Whiteouts = 'names') {
+    this.#sink = sink;
+    this.#ids = ids;
+    this.#whiteouts = whiteouts;
+  }
+
+  /** Of an entry of this name. image-spec's layer.md, "Whiteouts". */
+  whiteout(path: Buffer): void {
+    if (this.#whiteouts === 'devices') {
+      this.#sink.write(encodeHeader({ ...nothing, type: 'char-device', path }));
+      return;
+    }
+    const slash = path.lastIndexOf(0x2f) + 1;
+    this.#sink.write(encodeHeader({ ...nothing, type: 'file', path: Buffer.concat([path.subarray(0, slash), whiteoutName(path.subarray(slash))]) }));
+  }
+
+  /** Of all that lies below a directory. */
+  opaque(path: Buffer): void {
+    this.#sink.write(encodeHeader({ ...nothing, type: 'file', path: join(path, Buffer.from(opaqueMarker)) }));
+  }
+
+  /** An entry, under the name `path`; `contents` opens what is to be read, where that is not the entry itself. */
+  add(directory: number, name: Buffer, path: Buffer, status: files.Status, contents?: () => number): void {
+    // A socket is nothing without its process, and tars have no kind for it.
+    if (status.type === 'socket') return;
+    if (this.#whiteouts === 'names' && isWhiteoutName(name))
+      throw layerError(path, 'its name would be taken for a whiteout', 'An OCI layer cannot have such a name.');
+    if (path.length > 4095) throw layerError(path, 'its path is longer than any program could use');
+    const first = status.type !== 'directory' && status.links > 1 ? this.#names.get(status.identity) : undefined;
+    const object = files.openObject(directory, name, path);
+    try {
+      const all = files.attributesOf(object, path);
+      const owner = ownerOf({ uid: this.#ids.uid(status.uid), gid: this.#ids.gid(status.gid) }, all);
+      const entry: TarEntry = {
+        ...owner,
+        mode: status.mode,
+        seconds: status.seconds,
+        nanoseconds: status.nanoseconds,
+        type: status.type,
+        path,
+        size: status.type === 'file' ? status.size : 0,
+        target: status.type === 'symlink' ? files.linkTarget(directory, name, path) : files.self,
+        major: status.major,
+        minor: status.minor,
+        attributes: attributesInside(ownAttributes(all), this.#ids),
+      };
+      if (first) {
+        // All of it once more, but the contents: some tools set owner and attributes by each name.
+        this.#sink.write(encodeHeader({ ...entry, type: 'link', size: 0, target: first, major: 0, minor: 0 }));
+        return;
+      }
+      if (status.type !== 'directory' && status.links > 1) this.#names.set(status.identity, path);
+      if (status.type === 'file') this.#file(entry, contents ?? (() => files.openFile(directory, name, path)));
+      else this.#sink.write(encodeHeader(entry));
+    } finally {
+      files.close(object);
+    }
+  }
+
+  end(): void {
+    this.#sink.zeros(2 * blockSize);
+    this.#sink.flush();
+  }
+
+  #file(entry: TarEntry, contents: () => number): void {
+    const file = contents();
+    try {
+      this.#sink.write(encodeHeader(entry));
+      // image-spec: sparse files SHOULD NOT be used. Holes are zeros like any others, so that the bytes do not depend on the file system.
+      for (let at = 0; at < entry.size; ) {
+        const data = native().files.seek(file, at, true);
+        // Only a hole is left; or a file system that does not tell holes (EINVAL).
+        const begin = data === -k.ENXIO ? entry.size : data < 0 ? at : Math.min(data, entry.size);
+        this.#sink.zeros(begin - at);
+        const hole = data < 0 ? entry.size : native().files.seek(file, begin, false);
+        const end = hole < 0 ? entry.size : Math.min(hole, entry.size);
+        const copied = this.#sink.copy(file, begin, end - begin, entry.path);
+        // Somebody has made it shorter since: what was told has to be there.
+        this.#sink.zeros(end - begin - copied);
+        at = end;
+      }
+      this.#sink.zeros(padding(entry.size));
+    } finally {
+      files.close(file);
+    }
+  }
+}

@@ -1,0 +1,47 @@
+import { isMainThread, workerData } from 'node:worker_threads';
+import { IsolationError } from '../errors.js';
+import { native } from '../native.js';
+import { PlanBuilder } from '../plan/builder.js';
+import * as k from '../plan/constants.js';
+import { runPlan } from '../plan/run.js';
+import { ByteSink } from './streams.js';
+import type { Outcome, TaskOrder } from './task.js';
+
+// The beginning of a thread, or of a process in other namespaces, that does one task and ends: task.ts.
+
+const order = (isMainThread ? JSON.parse(process.argv[2] ?? '') : workerData) as TaskOrder;
+
+async function act(): Promise<Outcome> {
+  try {
+    // Others may be in the namespaces that this process is in: none of them is to look into its memory.
+    if (isMainThread) await runPlan(unreadable());
+    const { run } = (await import(order.module)) as { run: (request: unknown, descriptors: TaskOrder['descriptors']) => unknown };
+    return { value: run(order.request, order.descriptors) };
+  } catch (error) {
+    return { error: plain(error as Error) };
+  }
+}
+
+function unreadable(): PlanBuilder {
+  const plan = new PlanBuilder().in('parent').label('become unreadable');
+  plan.add('prctl', [k.PR_SET_DUMPABLE, 0, 0, 0, 0]);
+  return plan;
+}
+
+function plain(error: Error): NonNullable<Outcome['error']> {
+  const { name, message } = error;
+  if (!(error instanceof IsolationError)) return { name, message: `${message}\n${error.stack ?? ''}`, fields: {} };
+  return { name, message, fields: { ...error } };
+}
+
+for (const fd of [order.descriptors.result, order.descriptors.input, order.descriptors.output]) {
+  if (fd !== undefined) native().files.preparePipe(fd, 2 ** 20);
+}
+const outcome = await act();
+const result = new ByteSink(order.descriptors.result);
+try {
+  result.write(Buffer.from(JSON.stringify(outcome)));
+  result.flush();
+} catch {
+  // Nobody listens any more.
+}

@@ -1,0 +1,24 @@
+import { type ExtractRequest, extractTree } from './extract.js';
+import { self } from './files.js';
+import type { OverlayPrefix } from './overlay-attributes.js';
+import { packTree } from './pack.js';
+import { emptyDirectory } from './remove.js';
+import type { TaskDescriptors } from './task.js';
+
+// What runs for tree.ts in a thread or process of its own.
+
+export type TreeRequest =
+  | ({ readonly kind: 'extract' } & ExtractRequest)
+  | { readonly kind: 'pack'; readonly prefix: OverlayPrefix }
+  | { readonly kind: 'empty' };
+
+export function run(request: TreeRequest, { input, output, lent: [root] }: TaskDescriptors): unknown {
+  switch (request.kind) {
+    case 'extract':
+      return extractTree(input as number, root as number, request);
+    case 'pack':
+      return packTree(root as number, output as number, request.prefix);
+    case 'empty':
+      return emptyDirectory(root as number, self);
+  }
+}

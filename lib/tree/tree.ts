@@ -1,0 +1,147 @@
+import { lstat, rm, rmdir } from 'node:fs/promises';
+import { Readable } from 'node:stream';
+import { IsolationError } from '../errors.js';
+import { caller } from '../host/caller.js';
+import { native } from '../native.js';
+import { type Owner, shareOwner } from '../rootfs/ordinary-owner.js';
+import { idsFor } from '../security/id-map.js';
+import type { ExtractOutcome } from './extract.js';
+import { pathText } from './names.js';
+import type { OverlayPrefix } from './overlay-attributes.js';
+import { outputOf, startTask, type Task } from './task.js';
+import type { TreeRequest } from './tree-tasks.js';
+
+// Layers as directories: in the form that overlayfs takes as a lower layer, in and out of tars, and away.
+
+export interface ExtractOptions {
+  /** Bytes that the contents of all files together may have, holes too. Default: no limit. */
+  readonly sizeLimit?: number | undefined;
+  /** Default: 4,000,000. */
+  readonly entryLimit?: number | undefined;
+  /** syncfs(2) before it resolves. */
+  readonly sync?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface ExtractReport {
+  readonly entries: number;
+  /** Of files' contents, once for all names of a file. */
+  readonly sizeBytes: number;
+  /** 'recorded': all files are the caller's, an ordinary user's; owner-record.ts. */
+  readonly owners: 'kept' | 'recorded';
+  /** Device nodes, which an ordinary user cannot make. */
+  readonly skipped: readonly { readonly path: string; readonly pathBytes: Buffer; readonly type: 'block-device' | 'char-device' }[];
+  /** Owners that could not be recorded, and extended attributes that this file system or user cannot have. */
+  readonly unrecorded: readonly { readonly path: string; readonly pathBytes: Buffer; readonly what: string }[];
+}
+
+const module = new URL('./tree-tasks.js', import.meta.url);
+const defaultEntryLimit = 4_000_000;
+
+export const overlayPrefix = (): OverlayPrefix => (caller().privileged ? 'trusted.overlay.' : 'user.overlay.');
+
+/**
+ * An uncompressed tar into an empty directory. A string is the path of a tar. A stream is read to its very end. On failure it is destroyed,
+ * and some part of the tree is there: `removeTree` it.
+ *
+ * Rejects with `ImageError` ERR_CLOISTER_LAYER for a tar that is broken or hostile, naming the entry; with `IsolationError`
+ * ERR_CLOISTER_STEP where the host refuses. An ordinary user needs user namespaces. image-spec's layer.md.
+ */
+export async function extract(tar: Readable | string, directory: string, options: ExtractOptions = {}): Promise<ExtractReport> {
+  const input = typeof tar === 'string' ? opened(tar) : tar;
+  try {
+    const keepOwners = caller().privileged;
+    const request: TreeRequest = {
+      kind: 'extract',
+      sizeLimit: options.sizeLimit ?? Number.MAX_SAFE_INTEGER,
+      entryLimit: options.entryLimit ?? defaultEntryLimit,
+      sync: options.sync ?? false,
+      keepOwners,
+      prefix: overlayPrefix(),
+      whiteouts: 'names',
+    };
+    const outcome = await withTree(directory, (root, owner) => {
+      return startTask<ExtractOutcome>({ module, request, lent: [root], owner, input, signal: options.signal }).done;
+    });
+    const located = <T extends { readonly path: string }>(list: readonly T[]): (T & { readonly pathBytes: Buffer })[] =>
+      list.map((item) => {
+        const pathBytes = Buffer.from(item.path, 'latin1');
+        return { ...item, path: pathText(pathBytes), pathBytes };
+      });
+    return { ...outcome, owners: keepOwners ? 'kept' : 'recorded', skipped: located(outcome.skipped), unrecorded: located(outcome.unrecorded) };
+  } catch (error) {
+    if (typeof tar !== 'string') tar.destroy();
+    throw error;
+  } finally {
+    if (typeof input === 'number') native().close(input);
+  }
+}
+
+/**
+ * A directory in that form as a layer's tar: the same content makes the same bytes, an entry for the directory itself is the
+ * first. Errors of the stream are those of `extract`.
+ */
+export function pack(directory: string, options: { readonly signal?: AbortSignal | undefined } = {}): Readable {
+  const request: TreeRequest = { kind: 'pack', prefix: overlayPrefix() };
+  async function* bytes(): AsyncGenerator<Buffer, void, undefined> {
+    const { root, owner, release } = await openTree(directory);
+    let task: Task<void> | undefined;
+    try {
+      task = startTask<void>({ module, request, lent: [root], owner, output: true, signal: options.signal });
+      yield* outputOf(task);
+    } finally {
+      await task?.done.catch(() => {});
+      release();
+    }
+  }
+  return Readable.from(bytes(), { objectMode: false });
+}
+
+/** rm -rf, of a tree that a stranger has made. Follows no symlink; a tree that is not there is fine. */
+export async function removeTree(path: string): Promise<void> {
+  const status = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined;
+    throw error;
+  });
+  if (!status) return;
+  if (!status.isDirectory()) {
+    await rm(path, { force: true });
+    return;
+  }
+  await emptyTree(path);
+  await rmdir(path);
+}
+
+/** All that is in a directory. */
+export async function emptyTree(path: string): Promise<void> {
+  const request: TreeRequest = { kind: 'empty' };
+  await withTree(path, (root, owner) => startTask<void>({ module, request, lent: [root], owner }).done);
+}
+
+async function withTree<T>(directory: string, use: (root: number, owner: Owner | undefined) => Promise<T>): Promise<T> {
+  const { root, owner, release } = await openTree(directory);
+  try {
+    return await use(root, owner);
+  } finally {
+    release();
+  }
+}
+
+async function openTree(directory: string): Promise<{ root: number; owner: Owner | undefined; release: () => void }> {
+  const root = opened(directory);
+  if (caller().privileged) return { root, owner: undefined, release: () => void native().close(root) };
+  try {
+    // Itself as root, and nobody else: files are to be its own, to be removed by any tool.
+    const { owner, release } = await shareOwner(await idsFor('self', caller(), { uid: 0, gid: 0 }));
+    return { root, owner, release: () => [release(), native().close(root)] };
+  } catch (error) {
+    native().close(root);
+    throw error;
+  }
+}
+
+function opened(path: string): number {
+  const fd = native().openFile(path);
+  if (fd < 0) throw IsolationError.ofErrno('ERR_CLOISTER_STEP', fd, { syscall: 'open', step: 'open', path });
+  return fd;
+}
