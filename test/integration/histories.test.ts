@@ -96,14 +96,14 @@ function output(directory: string, name: string, task: (fd: number) => void): Bu
 testNeeding(['overlay', 'program:getfattr'])(
   `${count} histories`,
   async () => {
-    const scratch = temporary({ 'base/': '', 'layer/': '', 'again/': '' });
+    const scratch = temporary({ 'base/': '', 'layer/': '' });
     const base = join(scratch, 'base');
     const told: string[] = [];
     await using root = await OverlayRootfs.create({ layers: [base], idMap });
     for (const seed of seeds(count)) {
       const random = new Random(seed);
       await root.reset();
-      for (const name of ['base', 'layer', 'again']) treeTask({ kind: 'empty' }, descriptors(openDirectory(join(scratch, name))));
+      for (const name of ['base', 'layer']) inDirectory(join(scratch, name), (root) => treeTask({ kind: 'empty' }, descriptors(root)));
       const made = live(base, random, ability(0), 40);
       // Made anew, so that nothing of what was there before is remembered.
       await root.reset();
@@ -127,7 +127,9 @@ testNeeding(['overlay', 'program:getfattr'])(
         const diff = output(scratch, 'diff', (fd) => writeDiff({ prefix, parts, map, whiteouts: 'names' }, { result: -1, input: undefined, output: fd, lent }));
         const layer = join(scratch, 'layer');
         extractHere(join(scratch, 'diff'), layer);
-        const packed = output(scratch, 'packed', (fd) => treeTask({ kind: 'pack', prefix }, { ...descriptors(openDirectory(layer)), output: fd }));
+        const packed = output(scratch, 'packed', (fd) =>
+          inDirectory(layer, (root) => treeTask({ kind: 'pack', prefix }, { ...descriptors(root), output: fd })),
+        );
         expect(packed.equals(diff), `pack(extract(diff)) has the same bytes: ${story}`).toBe(true);
 
         const both = await OverlayRootfs.create({ layers: [base, layer], idMap });
@@ -160,8 +162,13 @@ testNeeding(['overlay', 'program:getfattr'])(
   600_000,
 );
 
-function openDirectory(path: string): number {
-  return native().openFile(path);
+function inDirectory(path: string, task: (root: number) => unknown): void {
+  const root = native().openFile(path);
+  try {
+    task(root);
+  } finally {
+    native().close(root);
+  }
 }
 
 const descriptors = (root: number) => ({ result: -1, input: undefined, output: undefined, lent: [root] });
@@ -169,6 +176,6 @@ const descriptors = (root: number) => ({ result: -1, input: undefined, output: u
 function extractHere(tar: string, directory: string): void {
   const input = openSync(tar, 'r');
   const options = { sizeLimit: 2 ** 30, entryLimit: 10_000, sync: false, keepOwners: isRoot, prefix, whiteouts: 'names' } as const;
-  treeTask({ kind: 'extract', ...options }, { ...descriptors(openDirectory(directory)), input });
+  inDirectory(directory, (root) => treeTask({ kind: 'extract', ...options }, { ...descriptors(root), input }));
   closeSync(input);
 }

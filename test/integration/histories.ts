@@ -43,7 +43,7 @@ function step(root: Buffer, random: Random, ability: Ability): string | undefine
   const files = found.filter(({ type }) => type === 'file');
   const place = (): Buffer => join(random.pick(directories).path, Buffer.from(random.pick(names), 'latin1'));
   const any = (): Buffer => (found.length > 0 ? random.pick(found).path : place());
-  const file = (): Buffer => (files.length > 0 ? random.pick(files).path : place());
+  const file = (): Buffer => random.pick(files).path;
   const verbs: Readonly<Record<string, () => void>> = {
     create: () => fs.writeFileSync(place(), random.bytes(random.below(200)), { flag: 'wx' }),
     write: () => fs.writeFileSync(file(), random.bytes(random.below(300))),
