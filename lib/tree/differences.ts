@@ -43,6 +43,8 @@ interface Level {
   readonly below: number | undefined;
   /** It is the layer's directory, with overlayfs's notes in it; else one that is seen through the overlay. */
   readonly raw: boolean;
+  /** The layer's directory, if there is one. */
+  readonly written: number | undefined;
   /** Nothing from below is seen in it. */
   readonly complete: boolean;
 }
@@ -69,7 +71,7 @@ class Walk {
     try {
       const place: Place = { directory: fd, name: files.self, path: target, status: files.statusOfOpen(fd, target) };
       this.#visitor.directory(rootDiffers(place.status, this.#part.root) ? 'modified' : 'times', place, undefined);
-      this.#walk({ path: target, inside: files.self, fd, below: below0, raw: true, complete: false });
+      this.#walk({ path: target, inside: files.self, fd, below: below0, raw: true, written: fd, complete: false });
       this.#visitor.leave?.();
     } finally {
       files.close(fd);
@@ -88,7 +90,7 @@ class Walk {
     for (const { name, path, status, below } of inOrder(found)) {
       if (!status) this.#visitor.deleted(this.#placeBelow(level, { name, path }, below as files.Status));
       else if (status.type === 'directory') this.#directory(level, { directory: level.fd, name, path, status }, below);
-      else this.#file(level, { directory: level.fd, name, path, status }, below);
+      else this.#file(level, { directory: level.fd, name, path, status: this.#ofOneFile(level, name, path, status) }, below);
     }
   }
 
@@ -123,24 +125,36 @@ class Walk {
     const lower = below?.type === 'directory' ? files.openDirectory(level.below as number, name, path) : undefined;
     const inside = join(level.inside, name);
     let fd = -1;
+    let written: number | undefined;
     try {
       fd = files.openDirectory(level.fd, name, path);
       let raw = level.raw;
+      if (!raw && level.written !== undefined && files.statusOf(level.written, name, path)?.type === 'directory') {
+        written = files.openDirectory(level.written, name, path);
+      }
       // What is below a renamed directory comes from where it was: only the overlay shows it.
       if (raw && files.attribute(fd, `${this.#prefix}redirect`, path) !== undefined) {
-        files.close(fd);
+        written = fd;
         fd = -1;
         fd = this.#openMerged(inside, k.O_RDONLY | k.O_DIRECTORY, path);
         raw = false;
       }
       const opaque = raw && files.attribute(fd, `${this.#prefix}opaque`, path)?.toString() === 'y';
       this.#visitor.directory(this.#kindOf(level, place, below), place, below && this.#placeBelow(level, place, below));
-      this.#walk({ path, inside, fd, below: lower, raw, complete: !raw || opaque || level.complete });
+      this.#walk({ path, inside, fd, below: lower, raw, written: raw ? fd : written, complete: !raw || opaque || level.complete });
       this.#visitor.leave?.();
     } finally {
       if (fd >= 0) files.close(fd);
+      if (written !== undefined) files.close(written);
       if (lower !== undefined) files.close(lower);
     }
+  }
+
+  /** Names are one file's if they are in the layer: the overlay has other numbers for them, and not the same for all (ovl_map_dev_ino). */
+  #ofOneFile(level: Level, name: Buffer, path: Buffer, status: files.Status): files.Status {
+    if (level.raw || level.written === undefined || status.links === 1) return status;
+    const written = files.statusOf(level.written, name, path);
+    return written?.type === status.type ? { ...status, identity: written.identity } : status;
   }
 
   #kindOf(level: Level, place: Place, below: files.Status | undefined): 'added' | 'modified' | 'times' | 'same' {

@@ -139,13 +139,20 @@ testNeeding(['overlay', 'program:getfattr'])(
         const difference = differencesOf(after, applied, (path) => (path === '' ? { mtime: 0n } : {}));
         expect(difference, `base + diff: ${story}`).toEqual([]);
         // A file that was only opened for writing has left its other names in the overlay, but is no difference (overlayfs.rst, "index").
-        const [there, wanted, old] = [applied, after, before].map(linkedPairs) as [Set<string>, Set<string>, Set<string>];
+        // A file that was copied up before it got another name has, without an index, its old number by the old name and a new one by the new
+        // name (ovl_map_dev_ino): what is one file there is told by the upper directory.
+        const upper = snapshot(`/proc/self/fd/${used.base}/upper0`, onDisk);
+        const [there, wanted, old, written] = [applied, after, before, upper].map(linkedPairs) as [Set<string>, Set<string>, Set<string>, Set<string>];
+        // Of two names of a file of the base one may have gone elsewhere with its directory: a layer can only link what is in it.
+        const number = (tree: Snapshot, path: string): string | undefined => tree.get(path)?.inode.split(':')[1];
+        const stayed = (pair: string): boolean =>
+          pair.split(' = ').some((path) => !lines.includes(JSON.stringify(path)) && number(before, path) === number(after, path));
         expect(
-          [...wanted].filter((pair) => !there.has(pair)),
+          [...wanted].filter((pair) => !there.has(pair) && !stayed(pair)),
           `hard links that are lost: ${story}`,
         ).toEqual([]);
         expect(
-          [...there].filter((pair) => !wanted.has(pair) && !old.has(pair)),
+          [...there].filter((pair) => !wanted.has(pair) && !old.has(pair) && !written.has(pair)),
           `hard links that nobody made: ${story}`,
         ).toEqual([]);
         again.release();
@@ -157,7 +164,7 @@ testNeeding(['overlay', 'program:getfattr'])(
       }
     }
     // Each kind of step has been made at all.
-    if (count >= 200) expect(new Set(told).size).toBeGreaterThan(isRoot ? 22 : 20);
+    if (told.length > 2000) expect(new Set(told).size).toBeGreaterThan(isRoot ? 22 : 20);
   },
   600_000,
 );
