@@ -31,7 +31,8 @@ const inOverlay = isRoot ? { uid: inside, gid: inside } : onDisk;
 
 const calls = (): Native['files'] => native().files;
 const ability = (offset: number): Ability => ({
-  owners: isRoot ? [0, 1, 1000, 65534].map((id) => id + offset) : [uid],
+  // Not 65534: so ids are told that are not mapped, as those of what is made here, outside, are.
+  owners: isRoot ? [0, 1, 1000, 65533].map((id) => id + offset) : [uid],
   devices: isRoot,
   setAttribute: (path, name, value) => {
     const fd = openSync(path, 'r');
