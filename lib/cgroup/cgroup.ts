@@ -42,6 +42,8 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
   #devices: readonly Rule[] | undefined;
   #program = -1;
   #deleted = false;
+  /** Ends the pauses of `watch`. */
+  readonly #pauses = new Set<() => void>();
   /** By us, and not killed since. */
   #made: boolean;
   #birth: Promise<boolean> | undefined;
@@ -254,8 +256,23 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
       yield { ...(await this.stats()), at: performance.now() };
       // Those that were missed are left out, and not made up for.
       next = Math.max(next + interval, performance.now());
-      await pause(next - performance.now(), signal);
+      await this.#pause(next - performance.now(), signal);
     }
+  }
+
+  /** Until then, the signal, or the end of the group. */
+  #pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve) => {
+      const end = (): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', end);
+        this.#pauses.delete(end);
+        resolve();
+      };
+      const timer = setTimeout(end, milliseconds);
+      signal?.addEventListener('abort', end, { once: true });
+      this.#pauses.add(end);
+    });
   }
 
   /**
@@ -330,6 +347,7 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
   /** @internal It has been removed, or never been made. */
   forget(): void {
     this.#deleted = true;
+    for (const end of this.#pauses) end();
     this.#files?.close();
     for (const close of [...this.#watching.values(), ...this.#triggers]) close();
     this.#watching.clear();
@@ -401,15 +419,3 @@ function realPath(path: string): string | undefined {
 const ignoreGone = (error: NodeJS.ErrnoException): void => {
   if (error.code !== 'ESRCH') throw error;
 };
-
-function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve) => {
-    const end = (): void => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', end);
-      resolve();
-    };
-    const timer = setTimeout(end, milliseconds);
-    signal?.addEventListener('abort', end, { once: true });
-  });
-}

@@ -94,10 +94,9 @@ describeNeeding(['controller:cpu'])('burst', () => {
   };
 
   test('lets a group that was idle use what it has not used before', async () => {
-    expect(await throttled(20_000)).toBe(0);
-  });
-
-  test('is not there by itself', async () => {
-    expect(await throttled(0)).toBeGreaterThanOrEqual(1);
+    // Not a count of its own: starting a program may be more than a slow machine has in one period.
+    const [without, withBurst] = [await throttled(0), await throttled(20_000)];
+    expect(without).toBeGreaterThanOrEqual(2);
+    expect(withBurst).toBeLessThan(without ?? 0);
   });
 });

@@ -65,9 +65,9 @@ describeNeeding(['v2-group'])('watch', () => {
 
   test('ends when the group is deleted between two samples', async () => {
     const group = await makeGroup();
-    const samples = group.watch({ intervalMs: 50 });
-    await samples[Symbol.asyncIterator]().next();
-    const next = samples[Symbol.asyncIterator]().next();
+    const samples = group.watch({ intervalMs: 3_600_000 });
+    await samples.next();
+    const next = samples.next();
     await group.delete();
     expect(await next).toEqual({ done: true, value: undefined });
   });
@@ -140,10 +140,12 @@ describeNeeding(['v2-group', 'program:strace'])('a sample holds the event loop f
   test('the main thread opens, reads and closes none', () => {
     const calls = mainThreadCalls(50);
     expect(calls.filter((call) => /^(open|openat|openat2|pread64|preadv|readv|close|stat|statx|newfstatat|getdents64|readlink)$/.test(call))).toEqual([]);
-    // What is left is the loop's own: it waits, and is woken by the thread that has read.
+    // What is left is the loop's own: it waits, and is woken by the thread that has read. (It asks for the time where the clock has no vDSO.)
     expect(new Set(calls)).toEqual(
       new Set(
-        calls.filter((call) => /^(epoll_\w+|read|write|futex|madvise|mprotect|m?munmap|mmap|brk|sched_yield|getpid|timerfd_\w+|io_uring_enter)$/.test(call)),
+        calls.filter((call) =>
+          /^(epoll_\w+|read|write|futex|madvise|mprotect|m?munmap|mmap|brk|sched_yield|getpid|clock_gettime|timerfd_\w+|io_uring_enter)$/.test(call),
+        ),
       ),
     );
     // One wake-up for each sample, and not one for each file.
