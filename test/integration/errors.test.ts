@@ -178,7 +178,7 @@ describe('a host that refuses', () => {
   nested('mounts, by an outer filter', () => {
     expect(inShell('', `${powerless} ${fixture('probe')} seccomp-deny fsopen,mount EPERM --`)).toMatchInlineSnapshot(`
       "ERR_CLOISTER_MOUNT
-      EPERM: make the root / (fsopen): a system call filter around this process refuses fsopen
+      EPERM: make the writable layer tmpfs (fsopen): a system call filter around this process refuses fsopen
         Run the container with a seccomp profile that allows clone3, unshare, setns and the mount calls (docker run --security-opt seccomp=unconfined, and systempaths=unconfined for /proc).
       - /proc/self/status has Seccomp: 2: a filter was put on this process from outside
       "
