@@ -203,8 +203,8 @@ describeNeeding(['controller:cpu'])('cpuTimeLimit', () => {
 
   testNeeding(['controller:pids'])('in a borrowed group is what it has used since', async () => {
     const group = await makeGroup({ pids: 20 });
-    await askFully([['spin', 400]], { cgroup: group });
-    expect((await askFully([['spin', 50]], { cgroup: group, cpuTimeLimit: 300 })).result).toMatchObject({ reason: 'exit' });
+    await askFully([['spin', 1500]], { cgroup: group });
+    expect((await askFully([['spin', 50]], { cgroup: group, cpuTimeLimit: 1400 })).result).toMatchObject({ reason: 'exit' });
     const { process: child } = startProbe(['spin'], { cgroup: group, cpuTimeLimit: 300 });
     expect(await child.exited).toMatchObject({ reason: 'cpu-time', signal: 'SIGKILL' });
     expect(await group.processes()).toEqual([]);
