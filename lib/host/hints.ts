@@ -234,6 +234,7 @@ const otherKind: Rule = ({ syscall, errno, step, path }) => {
   if (syscall === 'move_mount' && errno === EINVAL && step === 'mount the root') return { what: 'what is to be the root is not a directory' };
   const covers = 'A file can only be mounted over a file, and a directory over a directory.';
   if (!step.startsWith('mount ')) return undefined;
+  if (syscall === 'move_mount' && errno === EINVAL && step === 'mount on a directory of the host') return { what: `${path} is no directory` };
   if (syscall === 'move_mount' && errno === EINVAL) return { what: `${path} is a directory in the root`, hint: covers };
   if (syscall === 'openat2' && errno === ENOTDIR) return { what: `${path} is a file in the root, or lies below one`, hint: covers };
   return undefined;

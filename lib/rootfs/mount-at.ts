@@ -29,7 +29,8 @@ export async function mountAt(made: Made, target: string): Promise<() => Promise
   const plan = new PlanBuilder().in(detached ? 'parent' : 'join');
   const [root, ...others] = copyStored(plan, made, (name, fd) => plan.slot(name, native().duplicate(fd, 64)));
   if (!root) throw new RangeError('a root has a mount');
-  const mountRoot = (): unknown => plan.label('mount the root', target).add('move_mount', [root.mount, '', cwd, target, k.MOVE_MOUNT_F_EMPTY_PATH]);
+  const mountRoot = (): unknown =>
+    plan.label('mount on a directory of the host', target).add('move_mount', [root.mount, '', cwd, target, k.MOVE_MOUNT_F_EMPTY_PATH]);
   // Before 6.15 nothing can be mounted on what is not attached. Else all of it at once: nobody sees a part.
   if (!detached) mountRoot();
   for (const { target: inside, mount } of others) {

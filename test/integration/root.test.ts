@@ -462,6 +462,22 @@ describe('the end of a root', () => {
   });
 });
 
+testNeeding(['root', 'overlay'])('a root cannot be mounted where there is no directory', async () => {
+  const root = await OverlayRootfs.create({ layers: [smallRoot()] });
+  const messages: string[] = [];
+  for (const target of ['/no/such', '/etc/passwd']) {
+    const error = await refusal(root.mount(target));
+    messages.push(`${error.code} ${error.message}`);
+  }
+  expect(messages).toMatchInlineSnapshot(`
+    [
+      "ERR_CLOISTER_MOUNT ENOENT: mount on a directory of the host /no/such (move_mount): no such file or directory",
+      "ERR_CLOISTER_MOUNT EINVAL: mount on a directory of the host /etc/passwd (move_mount): /etc/passwd is no directory",
+    ]
+  `);
+  await root[Symbol.asyncDispose]();
+});
+
 describe('a hostile root', () => {
   for (const name of ['proc', 'sys', 'dev']) {
     test(`whose /${name} is a symlink is refused`, async () => {
