@@ -25,7 +25,7 @@ import { type Digest, digestOf, hexOf, isDigest } from './digest.js';
 // The blob of a layer is kept beside its tree, as containerd does. Re-packing the tree cannot give the tar back that it came
 // from (order, padding, kinds of headers), and no compressor another's bytes: the digests of an image that is pushed or exported
 // would change. tar-split (containers/storage, Docker) keeps headers only and saves that space, but gives uncompressed bytes back: an
-// image gets another manifest with each move. Measured on Debian's root (docs/images.md): the blob adds 36 % to the tree, tar-split 3 %.
+// image gets another manifest with each move. Measured on Debian's root (docs/layers.md): the blob adds 36 % to the tree, tar-split 3 %.
 
 const version = 'cloister layer store 1\n';
 const kinds = ['blobs', 'tars', 'layers', 'chains', 'images', 'names', 'partial', 'temp'] as const;
