@@ -45,6 +45,8 @@ export interface Native {
   runPlan(plan: Uint8Array, slots: Int32Array): Promise<{ readonly kept: Kept; readonly head: Buffer }>;
   /** Name and signature of each kind of step, in the order of the encoding. */
   stepKinds(): Record<string, string>;
+  /** The ABI of the kernel's Landlock, or a negative errno. */
+  landlockAbi(): number;
   /** A memfd with the init program, sealed: execveat(2) it, nobody can change it. */
   initProgram(): number;
   pipe(): [read: number, write: number] | number;
