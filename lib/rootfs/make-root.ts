@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import type { IdMap } from '../namespace/types.js';
 import { native } from '../native.js';
@@ -20,10 +21,15 @@ import { directoryUpper, type OverlayMount, overlay, overlayOf, tmpfsUpper, type
 import type { RootMount } from './root-mount.js';
 import { beginMaking, makeStore, type StoredMounts, storeMounts } from './stage.js';
 
+/** OVL_MAX_STACK, fs/overlayfs/params.c. */
+const mostLayers = 500;
+
 /** What a root is made of; options that have been checked. */
 export interface RootSettings {
   /** Base first; undefined: the host's tree. */
   readonly layers: readonly string[] | undefined;
+  /** Directories that have layers of a store in them. */
+  readonly stores: readonly string[];
   /** Of those layers that are a store's. */
   readonly hold: LayerHold | undefined;
   /** Layers that were writable once, above those; the last one uppermost. */
@@ -70,9 +76,20 @@ interface Built {
   readonly below: RootMount | undefined;
 }
 
+function checkCount(settings: RootSettings): void {
+  const count = (settings.layers?.length ?? 0) + settings.frozen.length;
+  if (count > mostLayers) {
+    throw new IsolationError('ERR_CLOISTER_ROOTFS', `a root of ${count} layers: overlayfs takes ${mostLayers} at the most`, {
+      step: 'mount the overlay',
+      hint: 'A fork has one layer more than the root that it is of. Put some layers together into one.',
+    });
+  }
+}
+
 /** Takes the ids over, also when it fails. `trial`: it is thrown away at once. */
 export async function makeRoot(settings: RootSettings, ids: Ids, trial = false): Promise<Made> {
   try {
+    checkCount(settings);
     return await (caller().privileged ? makePrivileged(settings, ids, trial) : makeOrdinary(settings, ids, trial));
   } catch (error) {
     ids.release();
@@ -126,7 +143,8 @@ async function overlays(plan: PlanBuilder, settings: RootSettings, map: IdMap, u
     const parts = privilegedParts(root, map, above);
     made = { mounts: privilegedHostRoot(plan, root, kit, space, userns, parts), missing: root.missing, parts };
   } else {
-    const lowers: Lower[] = [...above('/'), ...[...(layers ?? [])].reverse().map((path) => ({ kind: 'directory', path }) as const)];
+    const directory = (path: string): Lower => ({ kind: 'directory', path, within: settings.stores.find((store) => path.startsWith(`${store}/`)) });
+    const lowers: Lower[] = [...above('/'), ...[...(layers ?? [])].reverse().map(directory)];
     const opened = lowers.map((lower) => {
       plan.label('use a layer', lower.kind === 'directory' ? lower.path : undefined);
       return openLower(plan, lower, context);

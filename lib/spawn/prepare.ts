@@ -93,7 +93,7 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
 
 /** It goes with the last release: the ids that it is used with are the ids of the spawn. */
 async function rootOfImage(image: Image, releases: (() => void)[]): Promise<OverlayRootfs> {
-  const root = await OverlayRootfs.create({ layers: image.layers });
+  const root = await OverlayRootfs.ofImage(image);
   releases.push(() => void root[Symbol.asyncDispose]());
   return root;
 }
