@@ -50,6 +50,7 @@ export const stepKinds = {
   await_ids: '',
   expect_alive: '',
   drop_bounding: 'ii',
+  install_filter: 'ibn',
   attach_device_program: 'dd',
   send_fd: 'dd',
   read_head: 'd',

@@ -22,6 +22,7 @@ import { attachRoot, makePrivate, makeReadonly, pivot, type RootMount } from '..
 import { beginMaking, copyStored } from '../rootfs/stage.js';
 import { type Ids, idTexts, outside, rootOutside } from '../security/id-map.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
+import { filterCalls } from './filter-calls.js';
 import { joinNamespaces, ownerOf } from './join.js';
 import type { MountSetting } from './mount-settings.js';
 import { addMounts } from './mounts.js';
@@ -193,10 +194,12 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   connectStreams(plan, settings, stdio, terminal, context.user, init);
   enterDirectory(plan, settings.cwd ?? '/');
   limit(plan, settings);
-  plan.label('leave the session keyring of the host').add('keyctl', [k.KEYCTL_JOIN_SESSION_KEYRING, null, 0, 0, 0], { tolerate: [k.ENOSYS] });
+  // EPERM is a filter around us: whatever we start is under it, too.
+  plan.label('leave the session keyring of the host').add('keyctl', [k.KEYCTL_JOIN_SESSION_KEYRING, null, 0, 0, 0], { tolerate: [k.ENOSYS, k.EPERM] });
   if (settings.capabilities === 'caller') dieWithParent(plan, settings);
   else dropPrivileges(plan, settings, context.user, kinds.user);
   plan.label('unblock signals').add('rt_sigprocmask', [k.SIG_SETMASK, structs.noSignals, 0, 8]);
+  if (settings.noNewPrivileges) filterCalls(plan, settings);
   execute(plan, settings, init?.program);
   if (context.ids && newUser && context.ids.writer !== 'child') plan.idMap = idTexts(context.ids);
   plan.oomScoreAdj = settings.oomScoreAdj;

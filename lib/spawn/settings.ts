@@ -12,6 +12,7 @@ import type { IdMap, NamespaceType } from '../namespace/types.js';
 import { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
 import type { CapabilitySets } from '../security/capabilities.js';
 import { checkIdMap } from '../security/id-map.js';
+import { type SeccompSetting, seccompOf } from '../security/seccomp/filters.js';
 import { checkSysctl } from '../security/sysctl.js';
 import { parseBytes } from '../units.js';
 import { type MountSetting, mountOf } from './mount-settings.js';
@@ -46,6 +47,8 @@ export interface Settings {
   /** 'caller': what the caller has, in namespaces that it enters (Namespace.run). */
   readonly capabilities: CapabilitySets | 'caller';
   readonly noNewPrivileges: boolean;
+  /** undefined: unconfined. */
+  readonly seccomp: SeccompSetting | undefined;
   readonly maskedPaths: readonly string[];
   readonly readonlyPaths: readonly string[];
   readonly rlimits: readonly RlimitSetting[];
@@ -122,7 +125,6 @@ const optionNames = [
 /** Known to the contract, not in this version: refused, never accepted and ignored. */
 const later: readonly { option: keyof SpawnOptions; isDefault: (value: unknown) => boolean; takes: string }[] = [
   { option: 'landlock', isDefault: () => false, takes: 'nothing in this version: Landlock is not in it yet' },
-  { option: 'seccomp', isDefault: (value) => value === 'unconfined', takes: "only 'unconfined' in this version: system call filters are not in it yet" },
   { option: 'fallback', isDefault: (value) => value === 'never', takes: "only 'never' in this version: there is no fallback yet" },
 ];
 
@@ -159,6 +161,8 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     throw optionError('outputLimit', 'nothing when neither stdout nor stderr is piped: there is nothing to count', options.outputLimit);
   }
   if (options.signal !== undefined && !(options.signal instanceof AbortSignal)) throw optionError('signal', 'an AbortSignal', options.signal);
+  const capabilities = capabilitiesOf(options.capabilities, user);
+  const noNewPrivileges = options.noNewPrivileges === undefined ? true : check.flag(options.noNewPrivileges, 'noNewPrivileges');
   return {
     command,
     args: words,
@@ -176,8 +180,9 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     cgroup: cgroupOf(options),
     cpuTimeLimit: options.cpuTimeLimit === undefined ? undefined : check.milliseconds(options.cpuTimeLimit, 'cpuTimeLimit'),
     user,
-    capabilities: capabilitiesOf(options.capabilities, user),
-    noNewPrivileges: options.noNewPrivileges === undefined ? true : check.flag(options.noNewPrivileges, 'noNewPrivileges'),
+    capabilities,
+    noNewPrivileges,
+    seccomp: seccompOf(options.seccomp, capabilities, noNewPrivileges),
     maskedPaths: options.maskedPaths === undefined ? defaultMaskedPaths : check.list(options.maskedPaths, 'maskedPaths', check.absolutePath),
     readonlyPaths: options.readonlyPaths === undefined ? defaultReadonlyPaths : check.list(options.readonlyPaths, 'readonlyPaths', check.absolutePath),
     rlimits: options.rlimits === undefined ? [] : rlimitsOf(options.rlimits),
