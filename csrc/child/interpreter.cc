@@ -6,7 +6,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
+#include <linux/filter.h>
 #include <linux/futex.h>
+#include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
@@ -120,6 +122,13 @@ long exec(const char* const* paths, const char* const* argv, const char* const* 
   return result;
 }
 
+long install_filter(const uint8_t* plan, int64_t flags, int64_t bytes) {
+  const struct sock_fprog program = {
+      static_cast<unsigned short>((bytes >> 32) / static_cast<int64_t>(sizeof(struct sock_filter))),
+      const_cast<struct sock_filter*>(reinterpret_cast<const struct sock_filter*>(at(plan, bytes)))};
+  return raw_syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, pointer(&program));
+}
+
 long attach_device_program(long group, long program) {
   // The first members of union bpf_attr; the rest is 0 for the kernel.
   const struct {
@@ -156,6 +165,7 @@ int run_steps(const uint8_t* plan, uint32_t from, uint32_t to, int32_t* slots, S
       case StepKind::await_ids: result = await_ids(shared); break;
       case StepKind::expect_alive: expect_alive(shared); break;
       case StepKind::drop_bounding: result = drop_bounding(static_cast<uint64_t>(step.args[0]), step.args[1]); break;
+      case StepKind::install_filter: result = install_filter(plan, step.args[0], step.args[1]); break;
       case StepKind::attach_device_program:
         result = attach_device_program(slot_fd(step.args[0], slots), slot_fd(step.args[1], slots));
         break;

@@ -104,6 +104,12 @@ export const PR_CAP_AMBIENT = 47;
 export const PR_CAP_AMBIENT_RAISE = 2;
 export const PR_CAP_AMBIENT_CLEAR_ALL = 4;
 
+// seccomp(2)
+export const SECCOMP_FILTER_FLAG_LOG = 2;
+export const SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4;
+export const SECCOMP_FILTER_FLAG_NEW_LISTENER = 8;
+export const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 32;
+
 export const SIGKILL = 9;
 export const SIG_SETMASK = 2;
 export const CLOSE_RANGE_CLOEXEC = 4;

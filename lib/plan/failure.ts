@@ -12,6 +12,7 @@ const phases = ['step', 'clone_joiner', 'clone_child', 'setgroups', 'uid_map', '
 const specialSyscalls: Partial<Record<StepKind, string>> = {
   await_ids: 'futex',
   drop_bounding: 'prctl',
+  install_filter: 'seccomp',
   attach_device_program: 'bpf',
   landlock_add_path: 'landlock_add_rule',
   send_fd: 'sendmsg',

@@ -53,6 +53,7 @@ export const stepKinds = {
   await_ids: '',
   expect_alive: '',
   drop_bounding: 'ii',
+  install_filter: 'ibn',
   attach_device_program: 'dd',
   landlock_add_path: 'ddi',
   send_fd: 'dd',

@@ -7,8 +7,11 @@ import * as k from '../plan/constants.js';
 import * as structs from '../plan/structs.js';
 import { type Ids, outside } from '../security/id-map.js';
 import { writeOwnIdMap } from '../security/own-id-map.js';
+import { filterCalls } from './filter-calls.js';
 import type { UserSetting } from './privilege-settings.js';
 import type { Settings } from './settings.js';
+
+const sysAdmin = 1n << 21n;
 
 /** CLONE_CLEAR_SIGHAND leaves ignored signals ignored; a program expects none to be (signal(7), execve(2)). */
 export function resetSignals(plan: PlanBuilder, ignored: readonly number[]): void {
@@ -65,8 +68,15 @@ export function dropPrivileges(plan: PlanBuilder, settings: Settings, user: User
   if (hostUser || user.groups.length > 0) plan.add('setgroups', [user.groups.length, user.groups.length === 0 ? null : structs.groupList(user.groups)]);
   if (!isNew || user.gid !== 0) plan.add('setresgid', [user.gid, user.gid, user.gid]);
   if (!isNew || user.uid !== 0) plan.add('setresuid', [user.uid, user.uid, user.uid]);
-  plan.label('drop capabilities');
-  plan.add('capset', [structs.capabilityHeader(), structs.capabilityData(sets.effective, sets.permitted, sets.inheritable)]);
+  const capset = (effective: bigint, permitted: bigint): void => {
+    plan.label('drop capabilities').add('capset', [structs.capabilityHeader(), structs.capabilityData(effective, permitted, sets.inheritable)]);
+  };
+  if (settings.seccomp && !settings.noNewPrivileges) {
+    // Without no_new_privs only CAP_SYS_ADMIN may filter calls, seccomp(2); so it goes after that.
+    capset(sets.effective | sysAdmin, sets.permitted | sysAdmin);
+    filterCalls(plan, settings);
+  }
+  capset(sets.effective, sets.permitted);
   // A new user namespace begins without ambient capabilities (create_user_ns).
   if (hostUser) plan.add('prctl', [k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0]);
   for (let number = 0; number <= caller().lastCapability; number++) {

@@ -4,11 +4,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -263,6 +266,26 @@ void landlock_rules() {
   }
 }
 
+void filter_is_installed() {
+  // ld nr; jeq getppid, errno 1234, allow
+  const struct sock_filter program[] = {
+      {BPF_LD | BPF_W | BPF_ABS, 0, 0, 0},
+      {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, SYS_getppid},
+      {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | 1234},
+      {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW},
+  };
+  Builder builder;
+  builder.add(StepKind::prctl, {number(PR_SET_NO_NEW_PRIVS), number(1), number(0), number(0), number(0)});
+  builder.add(StepKind::install_filter,
+              {number(0), Bytes{std::string(reinterpret_cast<const char*>(program), sizeof(program))}});
+  Run run(builder);
+  const pid_t pid = fork();
+  if (pid == 0) _exit(run() == 0 && syscall(SYS_getppid) == -1 && errno == 1234 ? 0 : 1);
+  int status;
+  waitpid(pid, &status, 0);
+  CHECK_EQ(status, 0);
+}
+
 void ids_are_awaited() {
   Builder builder;
   builder.add(StepKind::await_ids, {});
@@ -338,6 +361,7 @@ int main() {
   process_state_changes_in_a_fork();
   bounding_set();
   landlock_rules();
+  filter_is_installed();
   ids_are_awaited();
   exec_succeeds();
   exec_fails();
