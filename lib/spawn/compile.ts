@@ -24,12 +24,13 @@ import { type Ids, idTexts, outside, rootOutside } from '../security/id-map.js';
 import type { Ruleset } from '../security/landlock/ruleset.js';
 import { addRuleset } from '../security/landlock/steps.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
+import { giveUpPrivileges } from './fallback.js';
 import { filterCalls } from './filter-calls.js';
 import { joinNamespaces, ownerOf } from './join.js';
 import type { MountSetting } from './mount-settings.js';
 import { addMounts } from './mounts.js';
 import type { UserSetting } from './privilege-settings.js';
-import { becomeRoot, dieWithParent, dropPrivileges, enterIds, resetSignals } from './privileges.js';
+import { allSignals, becomeRoot, dieWithParent, dropPrivileges, enterIds, resetSignals } from './privileges.js';
 import type { ProcessGroup } from './process-group.js';
 import { connectStreams, enterDirectory, execute, limit, nameHost, writeSysctls } from './program.js';
 import type { Settings } from './settings.js';
@@ -55,6 +56,8 @@ export interface Context {
   readonly terminalSize: { readonly columns: number; readonly rows: number } | undefined;
   readonly group: ProcessGroup | undefined;
   readonly landlock: Ruleset | undefined;
+  /** There are no namespaces to be had. */
+  readonly isFallback: boolean;
   readonly init: { readonly program: number; readonly status: number; readonly pidfdSocket: number } | undefined;
 }
 
@@ -148,7 +151,8 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
 
   if (inJoiner) proc = join();
   plan.in('child');
-  resetSignals(plan, who.ignoredSignals);
+  // Without namespaces it may be made by clone(2), where clone3(2) is filtered, and has our handlers still.
+  resetSignals(plan, plan.cloneFlags === k.CLONE_PIDFD ? allSignals : who.ignoredSignals);
   dieWithParent(plan, settings);
   // First: a change of ids makes /proc/self/* root's (dumpable), and root inside is not that one.
   if (settings.timeOffsets) writeTimeOffsets(plan, settings.timeOffsets);
@@ -182,6 +186,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
     readonlyPaths(plan, root, settings.readonlyPaths);
     if (settings.readonly) makeReadonly(plan, root);
   }
+  if (settings.tty && !pts) pts = openDirectory(plan.label('open the terminal', '/dev'), cwd, '/dev');
   if (namespaces.net === 'new' && !plan.netSlot) bringUpLoopback(plan);
   nameHost(plan, settings);
   const terminal =
@@ -203,6 +208,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   // By CAP_SYS_ADMIN, which goes with the privileges, where it is not by no_new_privs.
   if (!settings.noNewPrivileges) restrict?.();
   if (settings.capabilities === 'caller') dieWithParent(plan, settings);
+  else if (context.isFallback) giveUpPrivileges(plan, settings, context.user);
   else dropPrivileges(plan, settings, context.user, kinds.user);
   if (settings.noNewPrivileges) restrict?.();
   plan.label('unblock signals').add('rt_sigprocmask', [k.SIG_SETMASK, structs.noSignals, 0, 8]);

@@ -1,5 +1,6 @@
 import { accessSync, constants, fchmodSync } from 'node:fs';
-import { IsolationError } from '../errors.js';
+import { Cgroup } from '../cgroup/cgroup.js';
+import { CgroupError, IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import type { Image } from '../image/image.js';
 import { ownUserNamespace } from '../namespace/create.js';
@@ -18,6 +19,7 @@ import { hostIds, type Ids, idsFor, idsOfNamespace, outside } from '../security/
 import { landlockAbi } from '../security/landlock/ability.js';
 import { type Ruleset, rulesetFor } from '../security/landlock/ruleset.js';
 import { type Context, compile } from './compile.js';
+import { type Fallback, fallbackOf } from './fallback.js';
 import type { InitPipes } from './init-channel.js';
 import { lookUpUser } from './inside-user.js';
 import type { MountSetting } from './mount-settings.js';
@@ -30,6 +32,9 @@ import type { Explanation } from './types.js';
 /** A compiled plan with all that it borrows, until `release`. */
 export interface Prepared {
   readonly plan: PlanBuilder;
+  /** What was asked for, or what came of it. */
+  readonly settings: Settings;
+  readonly fallback: Fallback | undefined;
   readonly namespaces: Readonly<Record<NamespaceType, 'new' | 'host' | 'joined'>>;
   readonly idMap: IdMap | undefined;
   readonly driver: string;
@@ -53,8 +58,10 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
   const plan = new PlanBuilder();
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
-    const settings = asked.image ? { ...asked, rootfs: await rootOfImage(asked.image, releases) } : asked;
-    const found = await findAll(settings, releases, given, whole);
+    const fallback = await fallbackOf(asked, (trial, child) => prepare(trial, { child: [...child], terminal: undefined }, true));
+    const possible = fallback?.settings ?? asked;
+    const settings = possible.image ? { ...possible, rootfs: await rootOfImage(possible.image, releases) } : possible;
+    const found = await findAll(settings, releases, given, whole, fallback);
     const init = settings.init || needsInit(settings, found.ids) ? openInit(settings.stdio.length + 4) : undefined;
     if (init) given.push(...Object.values(init.child), ...Object.values(init.ours));
     if (init) own(init.child.status, found.ids);
@@ -62,6 +69,7 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
     if (found.group?.recipe) releases.push(() => found.group?.cgroup.forget());
     const { namespaces, missing } = compile(plan, settings, {
       ...found,
+      isFallback: fallback !== undefined,
       stdio: streams.child,
       terminalChannel: streams.terminal?.theirs,
       terminalSize: streams.terminal?.stream?.size,
@@ -69,6 +77,8 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
     });
     return {
       plan,
+      settings,
+      fallback,
       namespaces,
       idMap: found.ids?.map ?? found.rootUse?.ids.map,
       driver: driverOf(settings),
@@ -110,8 +120,9 @@ interface Found {
   readonly landlock: Ruleset | undefined;
 }
 
-async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean): Promise<Found> {
-  const landlock = settings.landlock && rulesetFor(settings.landlock, landlockAbi());
+async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean, fallback: Fallback | undefined): Promise<Found> {
+  const landlock = settings.landlock && rulesetFor(settings.landlock, landlockAbi(), fallback && { bestEffort: true, ...fallback });
+  for (const name of landlock?.missing ?? []) fallback?.missing.push(`landlock.${name}`);
   const mounted = settings.mounts.flatMap((mount) => (mount.type === 'overlay' && 'source' in mount ? [mount.source] : []));
   const roots = settings.rootfs instanceof OverlayRootfs ? [settings.rootfs, ...mounted] : mounted;
   const newIds = settings.namespaces.user === 'new';
@@ -142,8 +153,18 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
     releases.push(() => native().close(fd));
     bindUserns.set(mount, fd);
   }
-  const group = settings.cgroup && (await ProcessGroup.for(settings.cgroup, settings.detached));
+  const group = settings.cgroup && (await groupOf(settings, fallback));
   return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, landlock };
+}
+
+async function groupOf({ cgroup, cpuTimeLimit, detached }: Settings, fallback: Fallback | undefined): Promise<ProcessGroup | undefined> {
+  try {
+    return await ProcessGroup.for(cgroup as NonNullable<Settings['cgroup']>, detached, fallback !== undefined);
+  } catch (error) {
+    if (!fallback || cgroup instanceof Cgroup || !(error instanceof CgroupError)) throw error;
+    fallback.missing.push('cgroup', ...(cpuTimeLimit === undefined ? [] : ['cpuTimeLimit']));
+    return undefined;
+  }
 }
 
 /**

@@ -40,7 +40,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   signalCode: NodeJS.Signals | null = null;
   killed = false;
 
-  readonly #settings: Settings;
+  #settings: Settings;
   readonly #began = performance.now();
   readonly #spawned = new Settled<void>();
   readonly #exited = new Settled<IsolatedResult>();
@@ -166,6 +166,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
       return;
     }
     this.#prepared = prepared;
+    this.#settings = prepared.settings;
     if (this.#cancelled) {
       // Ended before there was anything to end.
       prepared.discard();

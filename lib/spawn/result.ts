@@ -30,7 +30,7 @@ export function resultOf(settings: Settings, prepared: Prepared, outcome: Outcom
 function receiptOf(settings: Settings, prepared: Prepared): IsolationReceipt {
   const { namespaces } = prepared;
   return {
-    level: 'namespaces',
+    level: prepared.fallback ? 'landlock' : 'namespaces',
     namespaces,
     ...(prepared.idMap === undefined ? {} : { idMap: prepared.idMap }),
     root: { driver: prepared.driver, readonly: settings.readonly, missing: prepared.missing },
@@ -40,7 +40,7 @@ function receiptOf(settings: Settings, prepared: Prepared): IsolationReceipt {
     landlock: prepared.landlock ? { abi: prepared.landlock.abi, missing: prepared.landlock.missing } : false,
     cgroup: prepared.group ? groupOf(prepared.group) : false,
     network: namespaces.net === 'new' ? 'none' : namespaces.net,
-    missing: [],
+    missing: prepared.fallback?.missing ?? [],
   };
 }
 

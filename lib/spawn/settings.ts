@@ -58,6 +58,7 @@ export interface Settings {
   readonly sysctl: readonly (readonly [path: string, value: string])[];
   readonly umask: number;
   readonly oomScoreAdj: number | undefined;
+  readonly fallback: 'never' | 'landlock';
   readonly stdio: readonly StdioOption[];
   readonly tty: { readonly columns: number; readonly rows: number } | undefined;
   readonly init: boolean;
@@ -125,19 +126,11 @@ const optionNames = [
   'detached',
 ] as const satisfies readonly (keyof SpawnOptions)[];
 
-/** Known to the contract, not in this version: refused, never accepted and ignored. */
-const later: readonly { option: keyof SpawnOptions; isDefault: (value: unknown) => boolean; takes: string }[] = [
-  { option: 'fallback', isDefault: (value) => value === 'never', takes: "only 'never' in this version: there is no fallback yet" },
-];
-
 export function settingsOf(command: unknown, args: unknown, options: SpawnOptions): Settings {
   if (typeof command !== 'string' || command === '' || command.includes('\0')) throw optionError('command', 'the name or path of a program', command);
   const words = args === undefined ? [] : check.list(args, 'args', check.text);
   check.record(options, 'options');
   check.onlyKeys(options, '', optionNames);
-  for (const { option, isDefault, takes } of later) {
-    if (options[option] !== undefined && !isDefault(options[option])) throw optionError(option, takes, options[option]);
-  }
   const namespaces = namespacesOf(options);
   const timeOffsets = options.timeOffsets === undefined ? undefined : timeOffsetsOf(options.timeOffsets);
   const tty = ttyOf(options.tty);
@@ -192,6 +185,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     sysctl: options.sysctl === undefined ? [] : checkSysctl(options.sysctl, namespaces),
     umask: options.umask === undefined ? 0o022 : check.mode(options.umask, 'umask', 0o777),
     oomScoreAdj: options.oomScoreAdj === undefined ? undefined : check.integer(options.oomScoreAdj, 'oomScoreAdj', -1000, 1000),
+    fallback: fallbackOf(options),
     stdio,
     tty,
     init,
@@ -202,6 +196,13 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     killGrace: options.killGrace === undefined ? 5000 : check.milliseconds(options.killGrace, 'killGrace'),
     detached: options.detached === undefined ? false : check.flag(options.detached, 'detached'),
   };
+}
+
+function fallbackOf({ fallback, noNewPrivileges }: SpawnOptions): Settings['fallback'] {
+  const choice = fallback === undefined ? 'never' : check.oneOf(fallback, 'fallback', ['never', 'landlock'] as const);
+  // Nothing else keeps a program from the rights that were given up (landlock_restrict_self wants it, too).
+  if (choice !== 'never' && noNewPrivileges === false) throw optionError('noNewPrivileges', "true with fallback: 'landlock'", noNewPrivileges);
+  return choice;
 }
 
 function cgroupOf({ cgroup, cpuTimeLimit }: SpawnOptions): Cgroup | Limits | undefined {
