@@ -18,7 +18,7 @@ import { commitTo } from './commit.js';
 import { makeDiskUpper } from './disk-upper.js';
 import { freeze } from './freeze.js';
 import { hostRoot } from './host-root.js';
-import { checkLayers, LayerHold } from './layer-hold.js';
+import { checkLayers, LayerHold, visible } from './layer-hold.js';
 import { closeRoot, isKept, type Made, makeRoot, type RootSettings, workOf } from './make-root.js';
 import { tryMounts } from './mount-abilities.js';
 import { mountAt } from './mount-at.js';
@@ -90,7 +90,7 @@ export class OverlayRootfs implements AsyncDisposable {
       throw optionError('size', "nothing unless upper is 'tmpfs': a directory's size needs a project quota, which this version cannot set", options.size);
     }
     const settings: Omit<RootSettings, 'upper' | 'hold'> = {
-      layers: layers?.map((layer) => (typeof layer === 'string' ? layer : layer.path)),
+      layers: layers && visible(layers),
       frozen: [],
       hide,
       ownUpper: upper === 'disk',
