@@ -67,7 +67,8 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
     if (init) own(init.child.status, found.ids);
     ownPipes(settings, streams, found);
     if (found.group?.recipe) releases.push(() => found.group?.cgroup.forget());
-    const { namespaces, missing } = compile(plan, settings, {
+    const { home } = found;
+    const { namespaces, missing } = compile(plan, home === undefined ? settings : { ...settings, env: { ...settings.env, HOME: home } }, {
       ...found,
       isFallback: fallback !== undefined,
       stdio: streams.child,
@@ -111,6 +112,8 @@ async function rootOfImage(image: Image, releases: (() => void)[]): Promise<Over
 interface Found {
   readonly ids: Ids | undefined;
   readonly user: UserSetting;
+  /** To be HOME, if that is known only now. */
+  readonly home: string | undefined;
   readonly rootUse: RootUse | undefined;
   readonly overlayUses: readonly RootUse[];
   readonly hostRoot: HostRoot | undefined;
@@ -133,7 +136,9 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
   if (host && !whole) releases.push(enter(host));
   if (ready) given.push(...descriptorsOf(ready));
   const joined = await joinedIds(settings);
-  const ids = ready?.ids ?? (newIds ? await chooseIds(settings, roots) : (joined ?? hostIds));
+  // A name in a borrowed root can be looked up only when that is in use, by the ids that it is used with.
+  const early = typeof settings.user === 'string' && !(settings.rootfs instanceof OverlayRootfs) ? await lookUpUser(settings.user, settings.rootfs) : undefined;
+  const ids = ready?.ids ?? (newIds ? await chooseIds(settings, roots, early) : (joined ?? hostIds));
   // What is not in a pid namespace of its own, or detached, can outlive what we know of it.
   const mayLive = settings.namespaces.pid !== 'new' || settings.detached;
   releases.push(() => ids.release(mayLive));
@@ -144,8 +149,9 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
     uses.push(use);
   }
   const rootUse = settings.rootfs instanceof OverlayRootfs ? uses.shift() : undefined;
-  const user = typeof settings.user === 'string' ? await lookUpUser(settings.user, rootUse ?? (settings.rootfs as string | undefined)) : settings.user;
-  if (newIds || joined) checkUser(user, ids.map);
+  const named = early ?? (typeof settings.user === 'string' ? await lookUpUser(settings.user, rootUse) : undefined);
+  const user = named ?? (settings.user as UserSetting);
+  if (newIds || joined) checkUser(user, ids.map, named !== undefined);
   const bindUserns = new Map<MountSetting, number>();
   for (const mount of settings.mounts) {
     if (mount.type !== 'bind' || mount.idMap === undefined) continue;
@@ -154,7 +160,8 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
     bindUserns.set(mount, fd);
   }
   const group = settings.cgroup && (await groupOf(settings, fallback));
-  return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, landlock };
+  const home = settings.homeOfUser ? named?.home : undefined;
+  return { ids: newIds || joined ? ids : undefined, user, home, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, landlock };
 }
 
 async function groupOf({ cgroup, cpuTimeLimit, detached }: Settings, fallback: Fallback | undefined): Promise<ProcessGroup | undefined> {
@@ -207,9 +214,9 @@ async function joinedIds({ namespaces: { user } }: Settings): Promise<Ids | unde
 }
 
 /** Files of a borrowed root are owned by its ids: so those are the spawn's, too. */
-async function chooseIds(settings: Settings, roots: readonly OverlayRootfs[]): Promise<Ids> {
+async function chooseIds(settings: Settings, roots: readonly OverlayRootfs[], named: UserSetting | undefined): Promise<Ids> {
   const decided = (): Ids | undefined => roots.find((root) => root.ids)?.ids;
-  const inside = typeof settings.user === 'string' ? { uid: 0, gid: 0 } : settings.user;
+  const inside = named ?? (typeof settings.user === 'string' ? { uid: 0, gid: 0 } : settings.user);
   if (settings.idMap !== 'auto') return idsFor(settings.idMap, caller(), roots.length > 0 ? { uid: 0, gid: 0 } : inside);
   const before = decided();
   if (before) return before.retain();
@@ -221,16 +228,17 @@ async function chooseIds(settings: Settings, roots: readonly OverlayRootfs[]): P
   return after.retain();
 }
 
-function checkUser(user: UserSetting, map: IdMap): void {
+function checkUser(user: UserSetting, map: IdMap, named: boolean): void {
   const missing =
     outside(map.uids, user.uid) === undefined ? `uid ${user.uid}` : [user.gid, ...user.groups].find((gid) => outside(map.gids, gid) === undefined);
   if (missing === undefined) return;
+  const isSupplementary = typeof missing === 'number' && missing !== user.gid;
   throw new IsolationError('ERR_CLOISTER_USER', `${typeof missing === 'string' ? missing : `gid ${missing}`} is not mapped, so nobody can have it inside`, {
     step: 'choose the user',
     hint:
-      map.uids.length === 1 && map.uids[0]?.count === 1
+      (map.uids.length === 1 && map.uids[0]?.count === 1
         ? `Only ${map.uids[0].inside} is mapped: an ordinary user has no other ids, unless /etc/subuid and /etc/subgid grant some (and newuidmap is installed).`
-        : 'Choose an id of the map, or another idMap.',
+        : 'Choose an id of the map, or another idMap.') + (named && isSupplementary ? " Without its further groups the user is 'name:group'." : ''),
   });
 }
 

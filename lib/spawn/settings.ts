@@ -35,6 +35,8 @@ export interface Settings {
   readonly mounts: readonly MountSetting[];
   readonly cwd: string | undefined;
   readonly env: Readonly<Record<string, string>>;
+  /** Nobody has said what HOME is, and the user is one by name: then it is what the inside's passwd says. */
+  readonly homeOfUser: boolean;
   readonly hostname: string | undefined;
   readonly domainname: string | undefined;
   readonly namespaces: Readonly<Record<NamespaceType, NamespaceChoice>>;
@@ -167,6 +169,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     mounts: options.mounts === undefined ? [] : check.list(options.mounts, 'mounts', mountOf),
     cwd: options.cwd === undefined ? ofImage?.cwd : check.absolutePath(options.cwd, 'cwd'),
     env: envOf(options.env, user, ofImage?.env),
+    homeOfUser: typeof user === 'string' && !Object.hasOwn(options.env ?? {}, 'HOME') && !Object.hasOwn(ofImage?.env ?? {}, 'HOME'),
     hostname: options.hostname === undefined ? undefined : hostnameOf(options.hostname, 'hostname'),
     domainname: options.domainname === undefined ? undefined : hostnameOf(options.domainname, 'domainname'),
     namespaces,
@@ -266,7 +269,7 @@ function timeOffsetsOf(value: unknown): { monotonic: number; boottime: number } 
 function envOf(env: NodeJS.ProcessEnv | undefined, user: UserSetting | string, ofImage: Readonly<Record<string, string>> = {}): Record<string, string> {
   const result: Record<string, string> = {
     PATH: defaultPath,
-    // Without reading the inside passwd for every spawn: root's home, or the root directory.
+    // Without reading the inside passwd for every spawn: root's home, or the root directory. That of a user by name is looked up.
     HOME: typeof user !== 'string' && user.uid === 0 ? '/root' : '/',
     TERM: 'xterm',
     LANG: 'C.UTF-8',

@@ -490,6 +490,7 @@ describe('accepted', () => {
       mounts: [],
       cwd: undefined,
       env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root', TERM: 'xterm', LANG: 'C.UTF-8' },
+      homeOfUser: false,
       hostname: undefined,
       domainname: undefined,
       namespaces: { cgroup: 'new', ipc: 'new', mount: 'new', net: 'new', pid: 'new', time: 'host', user: 'new', uts: 'new' },
