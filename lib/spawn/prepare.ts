@@ -7,6 +7,7 @@ import type { UserNamespace } from '../namespace/kinds.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
 import { checked, native } from '../native.js';
+import { ProcessNetwork } from '../network/process-network.js';
 import { PlanBuilder } from '../plan/builder.js';
 import { explanationOf } from '../plan/explain.js';
 import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
@@ -34,6 +35,7 @@ export interface Prepared {
   readonly missing: readonly string[];
   readonly init: InitPipes | undefined;
   readonly group: ProcessGroup | undefined;
+  readonly network: ProcessNetwork | undefined;
   readonly execStep: number;
   release(): void;
   /** For a plan that will not run: its descriptors too. */
@@ -72,6 +74,7 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
       missing,
       init: init?.ours,
       group: found.group,
+      network: found.network,
       execStep: plan.all.length - 1,
       release,
       discard: () => {
@@ -103,6 +106,7 @@ interface Found {
   readonly ready: Ready | undefined;
   readonly bindUserns: Context['bindUserns'];
   readonly group: ProcessGroup | undefined;
+  readonly network: ProcessNetwork | undefined;
 }
 
 async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean): Promise<Found> {
@@ -137,7 +141,9 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
     bindUserns.set(mount, fd);
   }
   const group = settings.cgroup && (await ProcessGroup.for(settings.cgroup, settings.detached));
-  return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group };
+  const network = settings.network && !whole ? await ProcessNetwork.open(settings.network) : undefined;
+  if (network) releases.push(() => network.close());
+  return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, network };
 }
 
 /**
