@@ -4,10 +4,12 @@
 //   v a vector of strings
 
 export const stepKinds = {
+  bind: 'dbn',
   capset: 'bb',
   chdir: 's',
   close: 'd',
   close_range: 'iii',
+  connect: 'dbn',
   dup3: 'dii',
   execveat: 'dsvvi',
   fchdir: 'd',
@@ -21,6 +23,7 @@ export const stepKinds = {
   ioctl: 'dib',
   ioctl_number: 'dii',
   keyctl: 'isiii',
+  listen: 'di',
   mkdirat: 'dsi',
   mknodat: 'dsii',
   mount_setattr: 'dsibn',
@@ -40,6 +43,7 @@ export const stepKinds = {
   setresgid: 'iii',
   setresuid: 'iii',
   setsid: '',
+  setsockopt: 'diibn',
   fsetxattr: 'dsbni',
   socket: 'iii',
   symlinkat: 'sds',
