@@ -111,9 +111,7 @@ export const CLOSE_RANGE_CLOEXEC = 4;
 export const KEYCTL_JOIN_SESSION_KEYRING = 1;
 
 export const AF_INET = 2;
-export const AF_NETLINK = 16;
 export const SOCK_DGRAM = 2;
-export const SOCK_RAW = 3;
 export const SOCK_CLOEXEC = O_CLOEXEC;
 export const SIOCSIFFLAGS = 0x8914;
 export const IFF_UP = 1;

@@ -4,12 +4,10 @@
 //   v a vector of strings
 
 export const stepKinds = {
-  bind: 'dbn',
   capset: 'bb',
   chdir: 's',
   close: 'd',
   close_range: 'iii',
-  connect: 'dbn',
   dup3: 'dii',
   execveat: 'dsvvi',
   fchdir: 'd',
@@ -23,7 +21,6 @@ export const stepKinds = {
   ioctl: 'dib',
   ioctl_number: 'dii',
   keyctl: 'isiii',
-  listen: 'di',
   mkdirat: 'dsi',
   mknodat: 'dsii',
   mount_setattr: 'dsibn',
@@ -43,9 +40,10 @@ export const stepKinds = {
   setresgid: 'iii',
   setresuid: 'iii',
   setsid: '',
-  setsockopt: 'diibn',
   fsetxattr: 'dsbni',
   socket: 'iii',
+  setsockopt: 'diibn',
+  bind: 'dbn',
   symlinkat: 'sds',
   umask: 'i',
   umount2: 'si',

@@ -20,6 +20,8 @@ import {
   textOf,
 } from './message.js';
 
+const AF_NETLINK = 16;
+const SOCK_RAW = 3;
 // linux/netlink.h
 const protocols = { route: 0, netfilter: 12 } as const;
 const SOL_NETLINK = 270;
@@ -55,7 +57,7 @@ export class NetlinkSocket implements Disposable {
     const plan = new PlanBuilder().in('parent');
     if (network) enter(plan, network);
     plan.label(`talk to the kernel about ${protocol === 'route' ? 'links and routes' : 'packet filters'}`);
-    const socket = plan.open('netlink socket', 'socket', [k.AF_NETLINK, k.SOCK_RAW | k.SOCK_CLOEXEC, protocols[protocol]]);
+    const socket = plan.open('netlink socket', 'socket', [AF_NETLINK, SOCK_RAW | k.SOCK_CLOEXEC, protocols[protocol]]);
     // The kernel's own words for a refusal, and without the request that they are about.
     plan.add('setsockopt', [socket, SOL_NETLINK, NETLINK_EXT_ACK, int32(1)]);
     plan.add('setsockopt', [socket, SOL_NETLINK, NETLINK_CAP_ACK, int32(1)]);
