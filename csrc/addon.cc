@@ -7,6 +7,7 @@
 #include "binding/environment.h"
 #include "binding/files.h"
 #include "binding/init_program.h"
+#include "binding/netlink.h"
 #include "binding/plan_run.h"
 #include "binding/process.h"
 #include "binding/read_files.h"
@@ -29,6 +30,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("initProgram", Napi::Function::New(env, init_program, "initProgram"));
   exports.Set("Watcher", Watcher::define(env));
   exports.Set("readFiles", Napi::Function::New(env, read_files, "readFiles"));
+  exports.Set("netlinkExchange", Napi::Function::New(env, netlink_exchange, "netlinkExchange"));
   define_descriptors(env, exports);
   define_device_program(env, exports);
   define_files(env, exports);
