@@ -2,7 +2,7 @@ import type * as dgram from 'node:dgram';
 import type * as net from 'node:net';
 import { InnerSockets } from '../network/inner-sockets.js';
 import { bindUdpInside, connectInside, listenInside } from '../network/inside.js';
-import { unavailable } from '../unavailable.js';
+import { linksOf } from '../network/links.js';
 import { Namespace } from './namespace.js';
 import type { Link } from './types.js';
 
@@ -37,7 +37,8 @@ export class NetNamespace extends Namespace<'net'> {
     return bindUdpInside(this, options);
   }
 
+  /** Its links with their addresses ('127.0.0.1/8'), as the kernel lists them: rtnetlink(7). */
   links(): Promise<Link[]> {
-    return unavailable('NetNamespace.links');
+    return linksOf(this);
   }
 }

@@ -4,17 +4,14 @@ import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import type { Slot } from '../plan/steps.js';
+import { int32 } from '../plan/structs.js';
+import type { Network } from './netlink/socket.js';
 
 export interface SocketKind {
   /** AF_INET or AF_INET6 */
   readonly family: number;
   /** SOCK_STREAM or SOCK_DGRAM */
   readonly type: number;
-}
-
-export interface Network {
-  readonly type: 'net';
-  readonly fd: number;
 }
 
 /** One visit makes so many at the most; a plan has 512 slots. */
@@ -92,7 +89,7 @@ export async function bindInside(network: Network, kind: SocketKind, address: Ui
   plan.label('make a socket inside');
   const slot = openSocket(plan, kind);
   // As Node's own servers have it: a port whose last connection is in TIME_WAIT can be taken (uv__tcp_bind).
-  if (kind.type === k.SOCK_STREAM) plan.add('setsockopt', [slot, k.SOL_SOCKET, k.SO_REUSEADDR, new Uint8Array([1, 0, 0, 0])]);
+  if (kind.type === k.SOCK_STREAM) plan.add('setsockopt', [slot, k.SOL_SOCKET, k.SO_REUSEADDR, int32(1)]);
   plan.label(`bind to ${where} inside`).add('bind', [slot, address]);
   return (await runPlan(plan))(slot);
 }

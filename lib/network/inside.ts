@@ -6,7 +6,8 @@ import { native } from '../native.js';
 import * as k from '../plan/constants.js';
 import { onlyKeys, record } from '../spawn/validate.js';
 import { checkAddress, checkPort, endpointText, familyOf, socketAddress } from './address.js';
-import { bindInside, type InnerSockets, type Network } from './inner-sockets.js';
+import { bindInside, type InnerSockets } from './inner-sockets.js';
+import type { Network } from './netlink/socket.js';
 
 interface Asked {
   readonly host: string | undefined;
@@ -29,7 +30,12 @@ export async function listenInside(network: Network, options: unknown, onConnect
   const [fd, bound] = await bindAnywhere(network, k.SOCK_STREAM, host, port);
   // In a worker of node:cluster, too, the descriptor is of this process.
   const begin = () => server.listen({ fd: native().handOver(fd), exclusive: true } as net.ListenOptions);
-  await settled(server, 'listening', begin, () => server.close(), { step: `listen on ${endpointText(bound, port)} inside`, syscall: 'listen', address: bound, port });
+  await settled(server, 'listening', begin, () => server.close(), {
+    step: `listen on ${endpointText(bound, port)} inside`,
+    syscall: 'listen',
+    address: bound,
+    port,
+  });
   return server;
 }
 
@@ -70,7 +76,12 @@ export async function connectInside(sockets: InnerSockets, options: unknown, hal
   // Node connects the socket that it is given; it is the socket that is inside, not we.
   const socket = new net.Socket({ fd: native().handOver(fd), allowHalfOpen: halfOpen });
   const begin = () => socket.connect({ host, port });
-  await settled(socket, 'connect', begin, () => socket.destroy(), { step: `connect to ${endpointText(host, port)} inside`, syscall: 'connect', address: host, port });
+  await settled(socket, 'connect', begin, () => socket.destroy(), {
+    step: `connect to ${endpointText(host, port)} inside`,
+    syscall: 'connect',
+    address: host,
+    port,
+  });
   return socket;
 }
 

@@ -163,7 +163,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
   }
   if (options.signal !== undefined && !(options.signal instanceof AbortSignal)) throw optionError('signal', 'an AbortSignal', options.signal);
   const detached = options.detached === undefined ? false : check.flag(options.detached, 'detached');
-  if (detached && network) throw optionError('detached', "false with ports or egress: they live in this process", detached);
+  if (detached && network) throw optionError('detached', 'false with ports or egress: they live in this process', detached);
   return {
     command,
     args: words,

@@ -12,7 +12,11 @@ import { ask, parseAnswer, startProbe } from '../helpers/probe.js';
 import { refusal, saying } from './refusals.js';
 
 const portOf = (server: net.Server | dgram.Socket): number => (server.address() as net.AddressInfo).port;
-const failure = (promise: Promise<unknown>): Promise<unknown> => promise.then(() => 'none', (error: unknown) => error);
+const failure = (promise: Promise<unknown>): Promise<unknown> =>
+  promise.then(
+    () => 'none',
+    (error: unknown) => error,
+  );
 const said = async (promise: Promise<unknown>): Promise<string> => String(await failure(promise));
 const descriptors = (): number => readdirSync('/proc/self/fd').length;
 
@@ -53,7 +57,7 @@ describe('a server of ours inside', () => {
 
   testNeeding(['ipv6'])('is reached by IPv6, and without a host by both', async () => {
     using network = await Namespace.create('net');
-    const server = await network.listen({ port: 7002 }, (socket) => socket.end(socket.localAddress));
+    const server = await network.listen({ port: 7002 }, (socket) => socket.end(String(socket.localAddress)));
     expect(await text(await network.connect({ port: 7002, host: '::1' }))).toBe('::1');
     expect(await text(await network.connect({ port: 7002 }))).toBe('::ffff:127.0.0.1');
     server.close();
@@ -154,6 +158,13 @@ describe('refused', () => {
       ]
     `);
   });
+});
+
+test('links are those that the inside sees', async () => {
+  using network = await Namespace.create('net');
+  const [{ interfaces }] = await ask(['interfaces'], { network });
+  expect(await network.links()).toEqual(interfaces);
+  expect(interfaces).toMatchObject([{ name: 'lo', index: 1, up: true, mtu: 65536, mac: '00:00:00:00:00:00' }]);
 });
 
 test('nothing is left', async () => {

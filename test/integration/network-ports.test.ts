@@ -29,7 +29,11 @@ async function sandbox(...ports: { host: number; guest: number; protocol?: 'udp'
   };
   return { process, serve, port: process.ports[0]?.host as number };
 }
-const failure = (promise: Promise<unknown>): Promise<unknown> => promise.then(() => 'none', (error: unknown) => error);
+const failure = (promise: Promise<unknown>): Promise<unknown> =>
+  promise.then(
+    () => 'none',
+    (error: unknown) => error,
+  );
 const connected = async (port: number, options: Partial<net.TcpNetConnectOpts> = {}): Promise<net.Socket> => {
   const socket = net.connect({ port, host: '127.0.0.1', ...options });
   await once(socket, 'connect');
@@ -154,7 +158,14 @@ describe('a published port', () => {
     const taken = net.createServer().listen(0, '127.0.0.1');
     await once(taken, 'listening');
     const { port } = taken.address() as net.AddressInfo;
-    const process = spawnIsolated('true', { network: { ports: [{ host: 0, guest: 80 }, { host: port, guest: 81 }] } });
+    const process = spawnIsolated('true', {
+      network: {
+        ports: [
+          { host: 0, guest: 80 },
+          { host: port, guest: 81 },
+        ],
+      },
+    });
     const message = (await saying(process.exited)).replaceAll(String(port), 'PORT');
     expect(message).toMatchInlineSnapshot(`"EADDRINUSE: publish a port on 127.0.0.1:PORT (listen): address already in use"`);
     expect(await refusal(process.exited)).toMatchObject({ code: 'ERR_CLOISTER_NETWORK', errnoName: 'EADDRINUSE', address: '127.0.0.1', port });
@@ -177,16 +188,20 @@ describe('real programs', () => {
     expect([await cli('set', 'key', 'value'), await cli('get', 'key')]).toEqual(['OK', 'value']);
   });
 
-  testNeeding(['python3'])('an HTTP server of python inside', async () => {
-    const process = spawnIsolated('python3', ['-u', '-m', 'http.server', '8000'], { cwd: '/etc', network: { ports: [{ host: 0, guest: 8000 }] } });
-    started.push(process);
-    let said = '';
-    process.stdout?.on('data', (chunk) => {
-      said += chunk;
-    });
-    await process.spawned;
-    await settled(() => said.includes('Serving HTTP'), { deadline: 20_000, what: said });
-    const answer = await fetch(`http://127.0.0.1:${process.ports[0]?.host}/`);
-    expect([answer.status, (await answer.text()).includes('passwd')]).toEqual([200, true]);
-  }, 30_000);
+  testNeeding(['python3'])(
+    'an HTTP server of python inside',
+    async () => {
+      const process = spawnIsolated('python3', ['-u', '-m', 'http.server', '8000'], { cwd: '/etc', network: { ports: [{ host: 0, guest: 8000 }] } });
+      started.push(process);
+      let said = '';
+      process.stdout?.on('data', (chunk) => {
+        said += chunk;
+      });
+      await process.spawned;
+      await settled(() => said.includes('Serving HTTP'), { deadline: 20_000, what: said });
+      const answer = await fetch(`http://127.0.0.1:${process.ports[0]?.host}/`);
+      expect([answer.status, (await answer.text()).includes('passwd')]).toEqual([200, true]);
+    },
+    30_000,
+  );
 });
