@@ -9,6 +9,7 @@
 #include "binding/files.h"
 #include "binding/init_program.h"
 #include "binding/landlock.h"
+#include "binding/netlink.h"
 #include "binding/plan_run.h"
 #include "binding/process.h"
 #include "binding/read_files.h"
@@ -33,6 +34,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Watcher", Watcher::define(env));
   exports.Set("CounterFiles", CounterFiles::define(env));
   exports.Set("readFiles", Napi::Function::New(env, read_files, "readFiles"));
+  exports.Set("netlinkExchange", Napi::Function::New(env, netlink_exchange, "netlinkExchange"));
   define_descriptors(env, exports);
   define_device_program(env, exports);
   define_files(env, exports);

@@ -82,6 +82,11 @@ export interface Native {
     callback: (text: string | undefined) => void,
     keepsAlive?: boolean,
   ) => NativeWatcher;
+  /**
+   * Sends messages of netlink(7), and gives all that the kernel has to say to them, one after the other, or a negative errno. One
+   * exchange at a time for a socket.
+   */
+  netlinkExchange(fd: number, messages: Uint8Array): Promise<Buffer | number>;
   /** A BPF program of the kind that decides about devices: bpf(2). */
   loadDeviceProgram(instructions: Uint8Array): number;
   /** `replaced`: the program that it takes the place of, in one step, or -1. */

@@ -45,6 +45,8 @@ export const stepKinds = {
   setsid: '',
   fsetxattr: 'dsbni',
   socket: 'iii',
+  setsockopt: 'diibn',
+  bind: 'dbn',
   symlinkat: 'sds',
   umask: 'i',
   umount2: 'si',

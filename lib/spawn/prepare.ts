@@ -8,6 +8,7 @@ import type { UserNamespace } from '../namespace/kinds.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
 import { checked, native } from '../native.js';
+import { ProcessNetwork } from '../network/process-network.js';
 import { PlanBuilder } from '../plan/builder.js';
 import { explanationOf } from '../plan/explain.js';
 import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
@@ -42,6 +43,7 @@ export interface Prepared {
   readonly init: InitPipes | undefined;
   readonly group: ProcessGroup | undefined;
   readonly landlock: Ruleset | undefined;
+  readonly network: ProcessNetwork | undefined;
   readonly execStep: number;
   release(): void;
   /** For a plan that will not run: its descriptors too. */
@@ -87,6 +89,7 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
       init: init?.ours,
       group: found.group,
       landlock: found.landlock,
+      network: found.network,
       execStep: plan.all.length - 1,
       release,
       discard: () => {
@@ -121,6 +124,7 @@ interface Found {
   readonly bindUserns: Context['bindUserns'];
   readonly group: ProcessGroup | undefined;
   readonly landlock: Ruleset | undefined;
+  readonly network: ProcessNetwork | undefined;
 }
 
 async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean, fallback: Fallback | undefined): Promise<Found> {
@@ -160,8 +164,10 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
     bindUserns.set(mount, fd);
   }
   const group = settings.cgroup && (await groupOf(settings, fallback));
+  const network = settings.network && !whole ? await ProcessNetwork.open(settings.network) : undefined;
+  if (network) releases.push(() => network.close());
   const home = settings.homeOfUser ? named?.home : undefined;
-  return { ids: newIds || joined ? ids : undefined, user, home, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, landlock };
+  return { ids: newIds || joined ? ids : undefined, user, home, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, landlock, network };
 }
 
 async function groupOf({ cgroup, cpuTimeLimit, detached }: Settings, fallback: Fallback | undefined): Promise<ProcessGroup | undefined> {

@@ -34,7 +34,6 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   readonly rootfs?: OverlayRootfs;
   /** Its own, for as long as it lives, or the one that it was given. Of its own limits from `spawned` on. */
   cgroup?: Cgroup;
-  readonly ports: readonly { host: number; guest: number }[] = [];
   pid: number | undefined;
   exitCode: number | null = null;
   signalCode: NodeJS.Signals | null = null;
@@ -104,6 +103,11 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   get namespaces(): Readonly<NamespaceByType> {
     if (!this.#namespaces) throw notStarted('its namespaces exist from `spawned` on, to its end');
     return this.#namespaces.all;
+  }
+
+  /** What was published, from `spawned` on; with `host: 0`, the port that the kernel has chosen. */
+  get ports(): readonly { host: number; guest: number }[] {
+    return this.#prepared?.network?.ports ?? [];
   }
 
   /** Sends a signal, by pidfd: never to a stranger. False once it has ended. */
@@ -236,6 +240,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.#state = 'running';
     this.#startReading();
     this.#namespaces = new ProcessNamespaces(pid);
+    this.#prepared?.network?.begin(pid);
     const group = this.#prepared?.group;
     if (group) this.cgroup = group.cgroup;
     const { cpuTimeLimit } = this.#settings;

@@ -9,6 +9,7 @@ import { imageDefaults } from '../image/spawn-defaults.js';
 import { namespaceTypes } from '../namespace/flags.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
+import { type NetworkSettings, networkOf } from '../network/options.js';
 import { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
 import type { CapabilitySets } from '../security/capabilities.js';
 import { checkIdMap } from '../security/id-map.js';
@@ -42,6 +43,7 @@ export interface Settings {
   readonly namespaces: Readonly<Record<NamespaceType, NamespaceChoice>>;
   readonly idMap: 'auto' | 'self' | IdMap;
   readonly timeOffsets: { readonly monotonic: number; readonly boottime: number } | undefined;
+  readonly network: NetworkSettings | undefined;
   /** Limits: a group of its own. */
   readonly cgroup: Cgroup | Limits | undefined;
   /** Milliseconds of processor time. */
@@ -133,6 +135,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
   const words = args === undefined ? [] : check.list(args, 'args', check.text);
   check.record(options, 'options');
   check.onlyKeys(options, '', optionNames);
+  const network = networkOf(options.network);
   const namespaces = namespacesOf(options);
   const timeOffsets = options.timeOffsets === undefined ? undefined : timeOffsetsOf(options.timeOffsets);
   const tty = ttyOf(options.tty);
@@ -158,6 +161,8 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     throw optionError('outputLimit', 'nothing when neither stdout nor stderr is piped: there is nothing to count', options.outputLimit);
   }
   if (options.signal !== undefined && !(options.signal instanceof AbortSignal)) throw optionError('signal', 'an AbortSignal', options.signal);
+  const detached = options.detached === undefined ? false : check.flag(options.detached, 'detached');
+  if (detached && network) throw optionError('detached', 'false with ports or egress: they live in this process', detached);
   const capabilities = capabilitiesOf(options.capabilities, user);
   const noNewPrivileges = options.noNewPrivileges === undefined ? true : check.flag(options.noNewPrivileges, 'noNewPrivileges');
   return {
@@ -175,6 +180,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     namespaces,
     idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
     timeOffsets,
+    network,
     cgroup: cgroupOf(options),
     cpuTimeLimit: options.cpuTimeLimit === undefined ? undefined : check.milliseconds(options.cpuTimeLimit, 'cpuTimeLimit'),
     user,
@@ -197,7 +203,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     signal: options.signal,
     killSignal: options.killSignal === undefined ? (ofImage?.killSignal ?? 'SIGKILL') : check.signalName(options.killSignal, 'killSignal'),
     killGrace: options.killGrace === undefined ? 5000 : check.milliseconds(options.killGrace, 'killGrace'),
-    detached: options.detached === undefined ? false : check.flag(options.detached, 'detached'),
+    detached,
   };
 }
 
@@ -245,10 +251,7 @@ function namespacesOf(options: SpawnOptions): Record<NamespaceType, NamespaceCho
   }
   const { network } = options;
   if (network !== undefined) {
-    if (network !== 'none' && network !== 'host' && !(network instanceof Namespace && network.type === 'net')) {
-      throw optionError('network', "'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet", network);
-    }
-    const meant: NamespaceChoice = network === 'none' ? 'new' : network === 'host' ? 'host' : network;
+    const meant: NamespaceChoice = network instanceof Namespace ? network : network === 'host' ? 'host' : 'new';
     if (asked['net'] !== undefined && asked['net'] !== meant) throw optionError('network', 'the same as namespaces.net, if both are given', network);
     result.net = meant;
   }
