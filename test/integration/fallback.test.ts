@@ -187,6 +187,7 @@ describeNeeding(hostAbilities)('a host without namespaces', () => {
         "die with the parent",
         "restrict by Landlock",
         "unblock signals",
+        "filter system calls",
         "execute the program true",
       ]
     `);
