@@ -15,7 +15,7 @@ import { parseBytes } from '../units.js';
 import { applyChanges, type Marks } from './apply.js';
 import { lookBelow } from './below.js';
 import { commitTo } from './commit.js';
-import { makeDiskUpper } from './disk-upper.js';
+import { makeDiskUpper, removeDeadUppers } from './disk-upper.js';
 import { freeze } from './freeze.js';
 import { hostRoot } from './host-root.js';
 import { checkLayers, LayerHold, visible } from './layer-hold.js';
@@ -98,6 +98,7 @@ export class OverlayRootfs implements AsyncDisposable {
       volatile: options.volatile === undefined ? upper === 'disk' : check.flag(options.volatile, 'volatile'),
       idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
     };
+    if (upper === 'disk') await removeDeadUppers();
     const hold = layers && (await LayerHold.of(layers));
     const root = new OverlayRootfs({ ...settings, hold, upper: upper === 'disk' ? makeDiskUpper() : upper });
     await root.#begin(options.idMap !== undefined);
@@ -233,11 +234,9 @@ export class OverlayRootfs implements AsyncDisposable {
   async *changes(): AsyncGenerator<Change, void, undefined> {
     const held = await this.#read();
     if (!held) return;
-    try {
-      yield* listChanges(held.made, held.below);
-    } finally {
-      held.release();
-    }
+    // All of them at once: whoever stops to ask, and does not say so, must not keep the root.
+    const lines = await listChanges(held.made, held.below).finally(() => held.release());
+    yield* lines;
   }
 
   /**
