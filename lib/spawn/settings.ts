@@ -158,6 +158,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
   if (outputLimit !== undefined && !isPiped(stdio[1]) && !isPiped(stdio[2]) && !tty) {
     throw optionError('outputLimit', 'nothing when neither stdout nor stderr is piped: there is nothing to count', options.outputLimit);
   }
+  const mounts = options.mounts === undefined ? [] : check.list(options.mounts, 'mounts', mountOf);
   if (options.signal !== undefined && !(options.signal instanceof AbortSignal)) throw optionError('signal', 'an AbortSignal', options.signal);
   return {
     command,
@@ -165,7 +166,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     rootfs,
     image,
     readonly: options.readonly === undefined ? false : check.flag(options.readonly, 'readonly'),
-    mounts: options.mounts === undefined ? [] : check.list(options.mounts, 'mounts', mountOf),
+    mounts,
     cwd: options.cwd === undefined ? ofImage?.cwd : check.absolutePath(options.cwd, 'cwd'),
     env: envOf(options.env, user, ofImage?.env),
     hostname: options.hostname === undefined ? undefined : hostnameOf(options.hostname, 'hostname'),
@@ -192,7 +193,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     signal: options.signal,
     killSignal: options.killSignal === undefined ? (ofImage?.killSignal ?? 'SIGKILL') : check.signalName(options.killSignal, 'killSignal'),
     killGrace: options.killGrace === undefined ? 5000 : check.milliseconds(options.killGrace, 'killGrace'),
-    detached: options.detached === undefined ? false : check.flag(options.detached, 'detached'),
+    detached: detachedOf(options.detached, [rootfs, ...mounts.map((mount) => ('source' in mount ? mount.source : undefined))]),
   };
 }
 
@@ -207,6 +208,14 @@ function cgroupOf({ cgroup, cpuTimeLimit }: SpawnOptions): Cgroup | Limits | und
   }
   // Processor time is counted by a group: rusage has only what has been waited for.
   return cpuTimeLimit === undefined ? undefined : noLimits;
+}
+
+function detachedOf(value: unknown, roots: readonly unknown[]): boolean {
+  const detached = value === undefined ? false : check.flag(value, 'detached');
+  if (detached && roots.some((root) => root instanceof OverlayRootfs && root.driver === 'fuse-overlayfs')) {
+    throw optionError('detached', 'false with a root of fuse-overlayfs: the program behind it ends with this process', value);
+  }
+  return detached;
 }
 
 function rootfsOf(value: unknown): OverlayRootfs | string | undefined {
