@@ -186,8 +186,8 @@ function histories(driver: 'overlay' | 'aufs' | 'fuse-overlayfs', needed: readon
 const asked = process.env['CLOISTER_HISTORIES'];
 histories('overlay', ['overlay'], Number(asked ?? 200));
 histories('aufs', ['root', 'aufs'], Number(asked ?? 200));
-// Each has three processes to start.
-histories('fuse-overlayfs', ['user-namespaces', 'fuse', 'program:fuse-overlayfs'], Number(asked ?? 40));
+// Each has several programs to start, and for an ordinary user as many processes of Node.
+histories('fuse-overlayfs', ['user-namespaces', 'fuse', 'program:fuse-overlayfs'], Number(asked ?? (isRoot ? 40 : 12)));
 
 function inDirectory(path: string, task: (root: number) => unknown): void {
   const root = native().openFile(path);
