@@ -75,7 +75,6 @@ function without(settings: Settings): Omit<Fallback, 'refusal'> {
     ...(settings.maskedPaths === defaultMaskedPaths ? [] : ['maskedPaths']),
     ...(settings.readonlyPaths === defaultReadonlyPaths ? [] : ['readonlyPaths']),
     ...(settings.init ? ['init'] : []),
-    ...(settings.noNewPrivileges ? [] : ['noNewPrivileges']),
     ...(isAsked && !keepsUser ? ['user'] : []),
     ...(hasGroups && !mayChoose ? ['user.groups'] : []),
     ...(capabilities !== 'caller' && (capabilities.permitted | capabilities.bounding) !== 0n ? ['capabilities'] : []),
@@ -87,8 +86,6 @@ function without(settings: Settings): Omit<Fallback, 'refusal'> {
       ...{ namespaces: none, rootfs: undefined, mounts: [], readonly: false, maskedPaths: [], readonlyPaths: [] },
       ...{ hostname: undefined, domainname: undefined, timeOffsets: undefined, sysctl: [], init: false, idMap: 'auto' },
       user: isAsked && keepsUser ? user : me,
-      // Without it neither Landlock nor a filter is to be had by who has no capability.
-      noNewPrivileges: true,
       capabilities: { bounding: 0n, effective: 0n, permitted: 0n, inheritable: 0n, ambient: 0n },
       landlock: { ...landlock, ...rules },
     },

@@ -160,8 +160,9 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
   if (outputLimit !== undefined && !isPiped(stdio[1]) && !isPiped(stdio[2]) && !tty) {
     throw optionError('outputLimit', 'nothing when neither stdout nor stderr is piped: there is nothing to count', options.outputLimit);
   }
+  const mounts = options.mounts === undefined ? [] : check.list(options.mounts, 'mounts', mountOf);
   if (options.signal !== undefined && !(options.signal instanceof AbortSignal)) throw optionError('signal', 'an AbortSignal', options.signal);
-  const detached = options.detached === undefined ? false : check.flag(options.detached, 'detached');
+  const detached = detachedOf(options.detached, [rootfs, ...mounts.map((mount) => ('source' in mount ? mount.source : undefined))]);
   if (detached && network) throw optionError('detached', 'false with ports or egress: they live in this process', detached);
   const capabilities = capabilitiesOf(options.capabilities, user);
   const noNewPrivileges = options.noNewPrivileges === undefined ? true : check.flag(options.noNewPrivileges, 'noNewPrivileges');
@@ -171,7 +172,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     rootfs,
     image,
     readonly: options.readonly === undefined ? false : check.flag(options.readonly, 'readonly'),
-    mounts: options.mounts === undefined ? [] : check.list(options.mounts, 'mounts', mountOf),
+    mounts,
     cwd: options.cwd === undefined ? ofImage?.cwd : check.absolutePath(options.cwd, 'cwd'),
     env: envOf(options.env, user, ofImage?.env),
     homeOfUser: typeof user === 'string' && !Object.hasOwn(options.env ?? {}, 'HOME') && !Object.hasOwn(ofImage?.env ?? {}, 'HOME'),
@@ -225,6 +226,14 @@ function cgroupOf({ cgroup, cpuTimeLimit }: SpawnOptions): Cgroup | Limits | und
   }
   // Processor time is counted by a group: rusage has only what has been waited for.
   return cpuTimeLimit === undefined ? undefined : noLimits;
+}
+
+function detachedOf(value: unknown, roots: readonly unknown[]): boolean {
+  const detached = value === undefined ? false : check.flag(value, 'detached');
+  if (detached && roots.some((root) => root instanceof OverlayRootfs && root.driver === 'fuse-overlayfs')) {
+    throw optionError('detached', 'false with a root of fuse-overlayfs: the program behind it ends with this process', value);
+  }
+  return detached;
 }
 
 function rootfsOf(value: unknown): OverlayRootfs | string | undefined {
