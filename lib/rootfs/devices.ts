@@ -1,7 +1,7 @@
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { cwd, type Slot } from '../plan/steps.js';
-import { newFilesystem } from './filesystem.js';
+import { inodesOf, newFilesystem } from './filesystem.js';
 import { attach, openTarget } from './targets.js';
 
 // A minimal /dev: what runtime-spec's config-linux.md, "Default Devices", asks for, and nothing else.
@@ -22,6 +22,9 @@ const links = [
   ['/proc/self/fd/2', 'stderr'],
   ['pts/ptmx', 'ptmx'],
 ] as const;
+
+/** As with Docker. */
+const shmSize = 64 * 2 ** 20;
 
 const directories = ['pts', 'shm', 'mqueue'] as const;
 
@@ -51,10 +54,15 @@ export function mountDev(plan: PlanBuilder, root: Slot, dev: Slot | undefined, i
     }
   }
   plan.label('mount /dev/pts', '/dev/pts');
-  const pts = newFilesystem(plan, 'devpts', { ptmxmode: '0666', mode: '0620' }, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC);
+  const pts = newFilesystem(plan, 'devpts', { ptmxmode: '0666', mode: '0620', max: '1024' }, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC);
   plan.add('move_mount', [pts, '', base, 'pts', k.MOVE_MOUNT_F_EMPTY_PATH]);
   plan.label('mount /dev/shm', '/dev/shm');
-  const shm = newFilesystem(plan, 'tmpfs', { size: String(64 * 2 ** 20), mode: '1777' }, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC);
+  const shm = newFilesystem(
+    plan,
+    'tmpfs',
+    { size: String(shmSize), nr_inodes: String(inodesOf(shmSize)), mode: '1777' },
+    k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC,
+  );
   plan.add('move_mount', [shm, '', base, 'shm', k.MOVE_MOUNT_F_EMPTY_PATH]);
   plan.release(shm);
   if (ipcIsNew) {
