@@ -195,17 +195,17 @@ describe('a symlink that is swapped into the place of a mount target, 10,000 tim
     expect(mounts.filter(({ mountPoint }) => mountPoint.startsWith(outside))).toEqual([]);
   };
 
-  const kinds: readonly [name: string, kind: 'directory' | 'file', options: SpawnOptions][] = [
-    ['a tmpfs', 'directory', { mounts: [{ type: 'tmpfs', target: '/a' }] }],
-    ['one below it, to be made', 'directory', { mounts: [{ type: 'tmpfs', target: '/a/made' }] }],
-    ['a file, to be made', 'directory', { mounts: [{ type: 'file', target: '/a/made', contents: 'x' }] }],
-    ['a bind', 'directory', { mounts: [{ type: 'bind', source: '/usr', target: '/a', readonly: true }] }],
-    ['proc', 'directory', { mounts: [{ type: 'proc', target: '/a' }] }],
-    ['a mask', 'directory', { maskedPaths: ['/a'] }],
-    ['a mask of a file', 'file', { maskedPaths: ['/a'] }],
-    ['a read-only path', 'directory', { readonlyPaths: ['/a'] }],
-    ['the working directory', 'directory', { cwd: '/a' }],
-    ['a path of Landlock', 'directory', { landlock: { read: ['/a', '/bin'] } }],
+  const kinds: readonly [name: string, kind: 'directory' | 'file', options: (turn: number) => SpawnOptions][] = [
+    ['a tmpfs', 'directory', () => ({ mounts: [{ type: 'tmpfs', target: '/a' }] })],
+    ['one below it, to be made', 'directory', (turn) => ({ mounts: [{ type: 'tmpfs', target: `/a/made${turn}` }] })],
+    ['a file, to be made', 'directory', (turn) => ({ mounts: [{ type: 'file', target: `/a/made${turn}`, contents: 'x' }] })],
+    ['a bind', 'directory', () => ({ mounts: [{ type: 'bind', source: '/usr', target: '/a', readonly: true }] })],
+    ['proc', 'directory', () => ({ mounts: [{ type: 'proc', target: '/a' }] })],
+    ['a mask', 'directory', () => ({ maskedPaths: ['/a'] })],
+    ['a mask of a file', 'file', () => ({ maskedPaths: ['/a'] })],
+    ['a read-only path', 'directory', () => ({ readonlyPaths: ['/a'] })],
+    ['the working directory', 'directory', () => ({ cwd: '/a' })],
+    ['a path of Landlock', 'directory', () => ({ landlock: { read: ['/a', '/bin'] } })],
   ];
   test.each(kinds)('%s', async (_, kind, options) => {
     const { root, outside } = await swapping(kind);
@@ -213,7 +213,9 @@ describe('a symlink that is swapped into the place of a mount target, 10,000 tim
     for (let i = 0; i < 25; i++) {
       const outcome = await runIsolated('/bin/probe', ['read', `${outside}/file`, '--', 'read', '/a/file', '--', 'read', '/proc/self/cwd/file'], {
         rootfs: root,
-        ...options,
+        // Whoever led the maker out could write there, too: no id of its own stands in the way.
+        idMap: 'self',
+        ...options(i),
       }).then(
         ({ stdout }) => stdout,
         ({ message }: IsolationError) => message,
