@@ -101,6 +101,15 @@ export const PR_SET_DUMPABLE = 4;
 export const PR_SET_KEEPCAPS = 8;
 export const PR_SET_NO_NEW_PRIVS = 38;
 export const PR_CAP_AMBIENT = 47;
+export const PR_SET_SPECULATION_CTRL = 53;
+export const PR_SPEC_STORE_BYPASS = 0;
+export const PR_SPEC_INDIRECT_BRANCH = 1;
+export const PR_SPEC_L1D_FLUSH = 2;
+export const PR_SPEC_ENABLE = 2;
+export const PR_SPEC_FORCE_DISABLE = 8;
+export const PR_SCHED_CORE = 62;
+export const PR_SCHED_CORE_CREATE = 1;
+export const PR_SCHED_CORE_SCOPE_THREAD_GROUP = 1;
 export const PR_CAP_AMBIENT_RAISE = 2;
 export const PR_CAP_AMBIENT_CLEAR_ALL = 4;
 

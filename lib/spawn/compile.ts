@@ -23,6 +23,7 @@ import { beginMaking, copyStored } from '../rootfs/stage.js';
 import { type Ids, idTexts, outside, rootOutside } from '../security/id-map.js';
 import type { Ruleset } from '../security/landlock/ruleset.js';
 import { addRuleset } from '../security/landlock/steps.js';
+import { restrictSpeculation, shareNoCore } from '../security/speculation.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
 import { giveUpPrivileges } from './fallback.js';
 import { filterCalls } from './filter-calls.js';
@@ -201,6 +202,8 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   if (root) pivot(plan);
   connectStreams(plan, settings, stdio, terminal, context.user, init);
   enterDirectory(plan, settings.cwd ?? '/');
+  restrictSpeculation(plan, settings.speculation);
+  if (settings.coreScheduling) shareNoCore(plan);
   const restrict = context.landlock && addRuleset(plan, context.landlock);
   limit(plan, settings);
   // EPERM is a filter around us: whatever we start is under it, too.

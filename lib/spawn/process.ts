@@ -17,10 +17,11 @@ import type { GroupUsage } from './process-group.js';
 import { ProcessLimits, type Reason } from './process-limits.js';
 import { ProcessNamespaces } from './process-namespaces.js';
 import { candidates } from './program.js';
-import { type Outcome, resultOf } from './result.js';
+import { readBack } from './read-back.js';
+import { type Outcome, receiptOf, resultOf } from './result.js';
 import type { Settings } from './settings.js';
 import { openStreams, type Streams } from './streams.js';
-import type { IsolatedProcess as IsolatedProcessShape, IsolatedResult, ProcessEvents } from './types.js';
+import type { IsolatedProcess as IsolatedProcessShape, IsolatedResult, IsolationReceipt, ProcessEvents } from './types.js';
 import { signalNumber } from './validate.js';
 
 /** What is running in a sandbox: API and order of events are those of the contract, docs/process.md. */
@@ -58,6 +59,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   #namespaces: ProcessNamespaces | undefined;
   #failure: IsolationError | undefined;
   readonly #limits: ProcessLimits;
+  #seen: IsolationReceipt | undefined;
   #referenced = true;
   #openStreams = 0;
   #closeWhenDone = false;
@@ -108,6 +110,18 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   /** What was published, from `spawned` on; with `host: 0`, the port that the kernel has chosen. */
   get ports(): readonly { host: number; guest: number }[] {
     return this.#prepared?.network?.ports ?? [];
+  }
+
+  /**
+   * The receipt. From 'spawn' to its end each reading asks the kernel for what it shows (user and group maps, namespaces, capabilities,
+   * no_new_privs, the mode of seccomp), and the result has the last one; without any, it has what was put in force. Undefined until
+   * that is decided.
+   */
+  get isolation(): IsolationReceipt | undefined {
+    if (!this.#prepared) return undefined;
+    const planned = receiptOf(this.#settings, this.#prepared);
+    if (this.#state === 'running') this.#seen = readBack(planned, this.pid as number);
+    return this.#seen ?? planned;
   }
 
   /** Sends a signal, by pidfd: never to a stranger. False once it has ended. */
@@ -289,7 +303,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.exitCode = outcome.code;
     this.signalCode = outcome.signal;
     const reason = this.#reason ?? this.#limits.passed(outcome, this.#prepared?.group) ?? (outcome.signal === null ? 'exit' : 'signal');
-    const result = resultOf(this.#settings, this.#prepared as Prepared, outcome, reason, performance.now() - this.#began);
+    const result = resultOf(this.#settings, this.#prepared as Prepared, outcome, reason, performance.now() - this.#began, this.#seen);
     if (!started) this.#startReading();
     if (!started) this.#spawned.reject(notStarted(`it was ended before its program began (${reason})`));
     this.#release();

@@ -14,7 +14,14 @@ export interface Outcome {
   readonly group?: GroupUsage;
 }
 
-export function resultOf(settings: Settings, prepared: Prepared, outcome: Outcome, reason: IsolatedResult['reason'], durationMs: number): IsolatedResult {
+export function resultOf(
+  settings: Settings,
+  prepared: Prepared,
+  outcome: Outcome,
+  reason: IsolatedResult['reason'],
+  durationMs: number,
+  seen?: IsolationReceipt,
+): IsolatedResult {
   const [cpuUserMs, cpuSystemMs, maxRssBytes] = outcome.usage;
   return {
     exitCode: outcome.code,
@@ -23,11 +30,11 @@ export function resultOf(settings: Settings, prepared: Prepared, outcome: Outcom
     durationMs,
     // getrusage(2), of the program and the descendants that it has waited for; of all that were in it where its own group tells.
     usage: { cpuUserMs, cpuSystemMs, maxRssBytes, memoryPeakBytes: maxRssBytes, memoryPeakSource: 'rusage', ...outcome.group },
-    isolation: receiptOf(settings, prepared),
+    isolation: seen ?? receiptOf(settings, prepared),
   };
 }
 
-function receiptOf(settings: Settings, prepared: Prepared): IsolationReceipt {
+export function receiptOf(settings: Settings, prepared: Prepared): IsolationReceipt {
   const { namespaces } = prepared;
   return {
     level: prepared.fallback ? 'landlock' : 'namespaces',

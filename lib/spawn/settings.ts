@@ -15,8 +15,9 @@ import type { CapabilitySets } from '../security/capabilities.js';
 import { checkIdMap } from '../security/id-map.js';
 import { checkLandlock } from '../security/landlock/rules.js';
 import { type SeccompSetting, seccompOf } from '../security/seccomp/filters.js';
+import { speculations } from '../security/speculation.js';
 import { checkSysctl } from '../security/sysctl.js';
-import type { LandlockRules } from '../security/types.js';
+import type { LandlockRules, Speculation } from '../security/types.js';
 import { parseBytes } from '../units.js';
 import { type MountSetting, mountOf } from './mount-settings.js';
 import { capabilitiesOf, type RlimitSetting, rlimitsOf, type UserSetting, userOf } from './privilege-settings.js';
@@ -56,6 +57,8 @@ export interface Settings {
   readonly noNewPrivileges: boolean;
   /** undefined: unconfined. */
   readonly seccomp: SeccompSetting | undefined;
+  readonly speculation: readonly Speculation[];
+  readonly coreScheduling: boolean;
   readonly maskedPaths: readonly string[];
   readonly readonlyPaths: readonly string[];
   readonly rlimits: readonly RlimitSetting[];
@@ -111,6 +114,8 @@ const optionNames = [
   'seccomp',
   'landlock',
   'noNewPrivileges',
+  'speculation',
+  'coreScheduling',
   'maskedPaths',
   'readonlyPaths',
   'rlimits',
@@ -189,6 +194,9 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     landlock: options.landlock === undefined ? undefined : checkLandlock(options.landlock),
     noNewPrivileges,
     seccomp: seccompOf(options.seccomp, capabilities, noNewPrivileges),
+    speculation:
+      options.speculation === undefined ? [] : check.list(options.speculation, 'speculation', (name, option) => check.oneOf(name, option, speculations)),
+    coreScheduling: options.coreScheduling === undefined ? false : check.flag(options.coreScheduling, 'coreScheduling'),
     maskedPaths: options.maskedPaths === undefined ? defaultMaskedPaths : check.list(options.maskedPaths, 'maskedPaths', check.absolutePath),
     readonlyPaths: options.readonlyPaths === undefined ? defaultReadonlyPaths : check.list(options.readonlyPaths, 'readonlyPaths', check.absolutePath),
     rlimits: options.rlimits === undefined ? [] : rlimitsOf(options.rlimits),

@@ -525,6 +525,8 @@ describe('accepted', () => {
       sysctl: [],
       umask: 0o022,
       fallback: 'never',
+      speculation: [],
+      coreScheduling: false,
       oomScoreAdj: undefined,
       stdio: ['pipe', 'pipe', 'pipe'],
       tty: undefined,
