@@ -12,8 +12,10 @@ import type { IdMap, NamespaceType } from '../namespace/types.js';
 import { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
 import type { CapabilitySets } from '../security/capabilities.js';
 import { checkIdMap } from '../security/id-map.js';
+import { checkLandlock } from '../security/landlock/rules.js';
 import { type SeccompSetting, seccompOf } from '../security/seccomp/filters.js';
 import { checkSysctl } from '../security/sysctl.js';
+import type { LandlockRules } from '../security/types.js';
 import { parseBytes } from '../units.js';
 import { type MountSetting, mountOf } from './mount-settings.js';
 import { capabilitiesOf, type RlimitSetting, rlimitsOf, type UserSetting, userOf } from './privilege-settings.js';
@@ -46,6 +48,7 @@ export interface Settings {
   readonly user: UserSetting | string;
   /** 'caller': what the caller has, in namespaces that it enters (Namespace.run). */
   readonly capabilities: CapabilitySets | 'caller';
+  readonly landlock: LandlockRules | undefined;
   readonly noNewPrivileges: boolean;
   /** undefined: unconfined. */
   readonly seccomp: SeccompSetting | undefined;
@@ -124,7 +127,6 @@ const optionNames = [
 
 /** Known to the contract, not in this version: refused, never accepted and ignored. */
 const later: readonly { option: keyof SpawnOptions; isDefault: (value: unknown) => boolean; takes: string }[] = [
-  { option: 'landlock', isDefault: () => false, takes: 'nothing in this version: Landlock is not in it yet' },
   { option: 'fallback', isDefault: (value) => value === 'never', takes: "only 'never' in this version: there is no fallback yet" },
 ];
 
@@ -181,6 +183,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     cpuTimeLimit: options.cpuTimeLimit === undefined ? undefined : check.milliseconds(options.cpuTimeLimit, 'cpuTimeLimit'),
     user,
     capabilities,
+    landlock: options.landlock === undefined ? undefined : checkLandlock(options.landlock),
     noNewPrivileges,
     seccomp: seccompOf(options.seccomp, capabilities, noNewPrivileges),
     maskedPaths: options.maskedPaths === undefined ? defaultMaskedPaths : check.list(options.maskedPaths, 'maskedPaths', check.absolutePath),
