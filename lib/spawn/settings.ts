@@ -164,7 +164,11 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
   }
   if (options.signal !== undefined && !(options.signal instanceof AbortSignal)) throw optionError('signal', 'an AbortSignal', options.signal);
   const capabilities = capabilitiesOf(options.capabilities, user);
+  const detached = options.detached === undefined ? false : check.flag(options.detached, 'detached');
   const noNewPrivileges = options.noNewPrivileges === undefined ? true : check.flag(options.noNewPrivileges, 'noNewPrivileges');
+  const seccomp = seccompOf(options.seccomp, capabilities, !noNewPrivileges);
+  if (detached && seccomp && seccomp.handlers.size > 0)
+    throw optionError('seccomp.notify', 'nothing for a detached process: who decides lives here', options.seccomp);
   return {
     command,
     args: words,
@@ -185,7 +189,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     capabilities,
     landlock: options.landlock === undefined ? undefined : checkLandlock(options.landlock),
     noNewPrivileges,
-    seccomp: seccompOf(options.seccomp, capabilities, noNewPrivileges),
+    seccomp,
     maskedPaths: options.maskedPaths === undefined ? defaultMaskedPaths : check.list(options.maskedPaths, 'maskedPaths', check.absolutePath),
     readonlyPaths: options.readonlyPaths === undefined ? defaultReadonlyPaths : check.list(options.readonlyPaths, 'readonlyPaths', check.absolutePath),
     rlimits: options.rlimits === undefined ? [] : rlimitsOf(options.rlimits),
@@ -200,7 +204,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     signal: options.signal,
     killSignal: options.killSignal === undefined ? (ofImage?.killSignal ?? 'SIGKILL') : check.signalName(options.killSignal, 'killSignal'),
     killGrace: options.killGrace === undefined ? 5000 : check.milliseconds(options.killGrace, 'killGrace'),
-    detached: options.detached === undefined ? false : check.flag(options.detached, 'detached'),
+    detached,
   };
 }
 
