@@ -23,6 +23,7 @@ import { beginMaking, copyStored } from '../rootfs/stage.js';
 import { type Ids, idTexts, outside, rootOutside } from '../security/id-map.js';
 import type { Ruleset } from '../security/landlock/ruleset.js';
 import { addRuleset } from '../security/landlock/steps.js';
+import type { Filters } from '../security/seccomp/filters.js';
 import { restrictSpeculation, shareNoCore } from '../security/speculation.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
 import { giveUpPrivileges } from './fallback.js';
@@ -59,6 +60,9 @@ export interface Context {
   readonly landlock: Ruleset | undefined;
   /** There are no namespaces to be had. */
   readonly isFallback: boolean;
+  readonly filters: Filters | undefined;
+  /** A socket for the listener of a filter that asks. */
+  readonly callChannel: number | undefined;
   readonly init: { readonly program: number; readonly status: number; readonly pidfdSocket: number } | undefined;
 }
 
@@ -81,6 +85,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
     status: plan.slot('status', context.init.status),
     socket: plan.slot('pidfd socket', context.init.pidfdSocket),
   };
+  const calls = context.callChannel === undefined ? undefined : plan.slot('listener channel', context.callChannel);
   const borrow = (name: string, fd: number): Slot => plan.slot(name, checked(native().duplicate(fd, 64), 'fcntl', 'borrow a descriptor'));
 
   const owner = ownerOf(settings, context);
@@ -200,7 +205,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
         )
       : undefined;
   if (root) pivot(plan);
-  connectStreams(plan, settings, stdio, terminal, context.user, init);
+  connectStreams(plan, settings, stdio, terminal, context.user, init, calls);
   enterDirectory(plan, settings.cwd ?? '/');
   restrictSpeculation(plan, settings.speculation);
   if (settings.coreScheduling) shareNoCore(plan);
@@ -210,12 +215,14 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   plan.label('leave the session keyring of the host').add('keyctl', [k.KEYCTL_JOIN_SESSION_KEYRING, null, 0, 0, 0], { tolerate: [k.ENOSYS, k.EPERM] });
   // By CAP_SYS_ADMIN, which goes with the privileges, where it is not by no_new_privs.
   if (!settings.noNewPrivileges) restrict?.();
+  const { filters } = context;
+  const filter = filters && ((): void => filterCalls(plan, filters, calls));
   if (settings.capabilities === 'caller') dieWithParent(plan, settings);
   else if (context.isFallback) giveUpPrivileges(plan, settings, context.user);
-  else dropPrivileges(plan, settings, context.user, kinds.user);
+  else dropPrivileges(plan, settings, context.user, kinds.user, filter);
   if (settings.noNewPrivileges) restrict?.();
   plan.label('unblock signals').add('rt_sigprocmask', [k.SIG_SETMASK, structs.noSignals, 0, 8]);
-  if (settings.noNewPrivileges) filterCalls(plan, settings);
+  if (settings.noNewPrivileges) filter?.();
   execute(plan, settings, init?.program);
   if (context.ids && newUser && context.ids.writer !== 'child') plan.idMap = idTexts(context.ids);
   plan.oomScoreAdj = settings.oomScoreAdj;

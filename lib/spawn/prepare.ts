@@ -19,6 +19,7 @@ import { userNamespaceOfBind } from '../security/bind-ids.js';
 import { hostIds, type Ids, idsFor, idsOfNamespace, outside } from '../security/id-map.js';
 import { landlockAbi } from '../security/landlock/ability.js';
 import { type Ruleset, rulesetFor } from '../security/landlock/ruleset.js';
+import { type Filters, filtersOf } from '../security/seccomp/filters.js';
 import { type Context, compile } from './compile.js';
 import { type Fallback, fallbackOf } from './fallback.js';
 import type { InitPipes } from './init-channel.js';
@@ -44,14 +45,22 @@ export interface Prepared {
   readonly group: ProcessGroup | undefined;
   readonly landlock: Ruleset | undefined;
   readonly network: ProcessNetwork | undefined;
+  readonly filters: Filters | undefined;
+  /** Our end of where the listener of a filter that asks will come from. */
+  readonly callChannel: number | undefined;
   readonly execStep: number;
   release(): void;
   /** For a plan that will not run: its descriptors too. */
   discard(): void;
 }
 
-/** `whole`: nothing that was made ahead, so that the plan has every step. */
-export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 'terminal'>, whole = false): Promise<Prepared> {
+/** `denials`: whether refused calls are to be told, asked as late as can be. `whole`: nothing that was made ahead, so that the plan has every step. */
+export async function prepare(
+  asked: Settings,
+  streams: Pick<Streams, 'child' | 'terminal'>,
+  denials: () => boolean = () => false,
+  whole = false,
+): Promise<Prepared> {
   const releases: (() => void)[] = [];
   const release = (): void => {
     for (const give of releases.splice(0)) give();
@@ -69,10 +78,15 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
     if (init) own(init.child.status, found.ids);
     ownPipes(settings, streams, found);
     if (found.group?.recipe) releases.push(() => found.group?.cgroup.forget());
+    const filters = settings.seccomp && filtersOf(settings.seccomp, denials() && !settings.detached);
+    const channel = filters?.asks ? openChannel(settings.stdio.length + 4) : undefined;
+    if (channel) given.push(...channel);
     const { home } = found;
     const { namespaces, missing } = compile(plan, home === undefined ? settings : { ...settings, env: { ...settings.env, HOME: home } }, {
       ...found,
       isFallback: fallback !== undefined,
+      filters,
+      callChannel: channel?.[1],
       stdio: streams.child,
       terminalChannel: streams.terminal?.theirs,
       terminalSize: streams.terminal?.stream?.size,
@@ -90,11 +104,14 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
       group: found.group,
       landlock: found.landlock,
       network: found.network,
+      filters,
+      callChannel: channel?.[0],
       execStep: plan.all.length - 1,
       release,
       discard: () => {
         for (const fd of plan.slots()) if (fd >= 0) native().close(fd);
         if (init) for (const fd of [init.ours.status, init.ours.pidfdSocket]) native().close(fd);
+        if (channel) native().close(channel[0]);
         release();
       },
     };
@@ -267,6 +284,14 @@ function own(fd: number, ids: Ids | undefined, user: { uid: number; gid: number 
   if (owned < 0) fchmodSync(fd, 0o666);
 }
 
+/** A pair of sockets: ours, and the child's, above the descriptors that the program will have. */
+function openChannel(least: number): [ours: number, theirs: number] {
+  const [ours, low] = checked(native().socketPair(), 'socketpair', 'ask about system calls') as [number, number];
+  const theirs = checked(native().duplicate(low, least), 'fcntl', 'ask about system calls');
+  native().close(low);
+  return [ours, theirs];
+}
+
 let initProgram: number | undefined;
 
 function openInit(least: number): { child: { program: number; status: number; pidfdSocket: number }; ours: InitPipes } {
@@ -288,7 +313,7 @@ function openInit(least: number): { child: { program: number; status: number; pi
 export async function explainSettings(settings: Settings): Promise<Explanation> {
   const nothing = (): number => checked(native().openFile('/dev/null'), 'open', 'make the streams');
   const terminal = settings.tty ? { theirs: nothing() } : undefined;
-  const prepared = await prepare(settings, { child: settings.stdio.map(nothing), terminal: terminal as Streams['terminal'] }, true);
+  const prepared = await prepare(settings, { child: settings.stdio.map(nothing), terminal: terminal as Streams['terminal'] }, undefined, true);
   try {
     return explanationOf(prepared.plan);
   } finally {

@@ -7,7 +7,6 @@ import * as k from '../plan/constants.js';
 import * as structs from '../plan/structs.js';
 import { type Ids, outside } from '../security/id-map.js';
 import { writeOwnIdMap } from '../security/own-id-map.js';
-import { filterCalls } from './filter-calls.js';
 import type { UserSetting } from './privilege-settings.js';
 import type { Settings } from './settings.js';
 
@@ -56,7 +55,14 @@ export function enterIds(plan: PlanBuilder): void {
   plan.add('setresuid', [0, 0, 0], { tolerate: [k.EINVAL] });
 }
 
-export function dropPrivileges(plan: PlanBuilder, settings: Settings, user: UserSetting, userNamespace: 'new' | 'host' | 'joined'): void {
+/** `filter`: installs the filter of system calls, where it has to be before privileges are gone. */
+export function dropPrivileges(
+  plan: PlanBuilder,
+  settings: Settings,
+  user: UserSetting,
+  userNamespace: 'new' | 'host' | 'joined',
+  filter: (() => void) | undefined,
+): void {
   const sets = settings.capabilities;
   if (sets === 'caller') return;
   plan.label('drop capabilities');
@@ -73,10 +79,10 @@ export function dropPrivileges(plan: PlanBuilder, settings: Settings, user: User
   const capset = (effective: bigint, permitted: bigint): void => {
     plan.label('drop capabilities').add('capset', [structs.capabilityHeader(), structs.capabilityData(effective, permitted, sets.inheritable)]);
   };
-  if (settings.seccomp && !settings.noNewPrivileges) {
+  if (filter && !settings.noNewPrivileges) {
     // Without no_new_privs only CAP_SYS_ADMIN may filter calls, seccomp(2); so it goes after that.
     capset(sets.effective | sysAdmin, sets.permitted | sysAdmin);
-    filterCalls(plan, settings);
+    filter();
   }
   capset(sets.effective, sets.permitted);
   // A new user namespace begins without ambient capabilities (create_user_ns).

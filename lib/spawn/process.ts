@@ -10,6 +10,7 @@ import type { NamespaceByType } from '../namespace/types.js';
 import { checked, native } from '../native.js';
 import { explainFailure } from '../plan/failure.js';
 import type { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
+import { Supervisor } from '../security/seccomp/supervisor.js';
 import { effectiveSignal } from './effective-signal.js';
 import { InitChannel } from './init-channel.js';
 import { type Prepared, prepare } from './prepare.js';
@@ -57,6 +58,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   #streams: Streams | undefined;
   #init: InitChannel | undefined;
   #namespaces: ProcessNamespaces | undefined;
+  #supervisor: Supervisor | undefined;
   #failure: IsolationError | undefined;
   readonly #limits: ProcessLimits;
   #seen: IsolationReceipt | undefined;
@@ -177,7 +179,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     const streams = this.#streams as Streams;
     let prepared: Prepared;
     try {
-      prepared = await prepare(this.#settings, streams);
+      prepared = await prepare(this.#settings, streams, () => this.listenerCount('denied') > 0);
     } catch (error) {
       this.#discardTerminal();
       this.#failed(error as IsolationError);
@@ -206,6 +208,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     }
     try {
       this.#init = prepared.init && new InitChannel(prepared.init);
+      this.#supervise(prepared.callChannel);
       this.#native = new (native().Process)(
         encoded,
         prepared.plan.slots(),
@@ -217,6 +220,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
       if (!this.#referenced) this.#setRef(false);
     } catch (error) {
       this.#init?.discard();
+      this.#supervisor?.close();
       await prepared.group?.discard();
       this.#discardTerminal();
       this.#failed(error as IsolationError);
@@ -339,7 +343,14 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     }
   }
 
+  #supervise(channel: number | undefined): void {
+    const { seccomp } = this.#settings;
+    if (channel === undefined || !seccomp) return;
+    this.#supervisor = new Supervisor(channel, seccomp.profile.policy, seccomp.handlers, (denial) => this.#tell('denied', denial));
+  }
+
   #release(): void {
+    this.#supervisor?.close();
     this.#namespaces?.close();
     this.#namespaces = undefined;
     this.#prepared?.release();

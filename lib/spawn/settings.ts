@@ -171,6 +171,9 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
   if (detached && network) throw optionError('detached', 'false with ports or egress: they live in this process', detached);
   const capabilities = capabilitiesOf(options.capabilities, user);
   const noNewPrivileges = options.noNewPrivileges === undefined ? true : check.flag(options.noNewPrivileges, 'noNewPrivileges');
+  const seccomp = seccompOf(options.seccomp, capabilities, !noNewPrivileges);
+  if (detached && seccomp && seccomp.handlers.size > 0)
+    throw optionError('seccomp.notify', 'nothing for a detached process: who decides lives here', options.seccomp);
   return {
     command,
     args: words,
@@ -193,7 +196,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     capabilities,
     landlock: options.landlock === undefined ? undefined : checkLandlock(options.landlock),
     noNewPrivileges,
-    seccomp: seccompOf(options.seccomp, capabilities, noNewPrivileges),
+    seccomp,
     speculation:
       options.speculation === undefined ? [] : check.list(options.speculation, 'speculation', (name, option) => check.oneOf(name, option, speculations)),
     coreScheduling: options.coreScheduling === undefined ? false : check.flag(options.coreScheduling, 'coreScheduling'),

@@ -228,6 +228,7 @@ export type Answers = ObjectLooks & { readonly [K in keyof NestedLooks]: Pick<Ne
   /** An errno for each number, or 0 where the call would have reached the kernel. */
   readonly 'filter-answers': Outcome & { readonly answers: readonly number[] };
   readonly 'call-by-32-bits': Outcome;
+  readonly 'traced-syscall': Outcome;
   readonly 'keyctl-session': OrFailed<{ readonly keyring: number }>;
   readonly capget: OrFailed<Pick<CapabilitySets, 'inheritable' | 'permitted' | 'effective'>>;
 };

@@ -501,7 +501,7 @@ describe('refused, with what it takes', () => {
 describe('accepted', () => {
   test('the defaults', () => {
     const { seccomp, ...rest } = settings({});
-    expect(seccomp).toMatchObject({ profile: 'default', flags: 0 });
+    expect(seccomp).toMatchObject({ profile: { name: 'default', flags: 0 } });
     expect(rest).toEqual({
       command: 'program',
       args: [],

@@ -5,82 +5,103 @@ import type { CapabilitySets } from '../capabilities.js';
 import type { SeccompProfile } from '../types.js';
 import { compilePolicy, mostInstructions } from './compile-policy.js';
 import { defaultPolicy } from './default-profile.js';
+import { checkLaunch } from './launch-calls.js';
+import { type Handlers, handlersOf } from './notify-handlers.js';
 import { policyOf } from './oci-profile.js';
-import { action, type Policy, strictness } from './policy.js';
+import type { Policy } from './policy.js';
+import { split } from './supervised.js';
 
-export interface SeccompSetting {
-  readonly profile: 'default' | 'custom';
+interface Profile {
+  readonly name: 'default' | 'custom';
   readonly policy: Policy;
   readonly flags: number;
-  readonly program: Uint8Array;
+  /** By what they ask about. */
+  readonly compiled: Map<string, Filters>;
+}
+
+export interface SeccompSetting {
+  readonly profile: Profile;
+  readonly handlers: Handlers;
+}
+
+/** The programs, in the order of their installation. */
+export interface Filters {
+  readonly flags: number;
+  /** Has a listener. */
+  readonly asks: Uint8Array | undefined;
+  readonly refuses: Uint8Array;
   readonly instructions: number;
 }
 
-const defaults = new Map<bigint, SeccompSetting>();
-const customs = new WeakMap<object, { readonly text: string; readonly setting: SeccompSetting }>();
+const defaults = new Map<bigint, Profile>();
+const customs = new WeakMap<object, { readonly text: string; readonly profile: Profile }>();
+const nobody: Handlers = new Map();
 
 /** `gains`: without no_new_privs the filter comes before the last steps that take privileges away. Throws a TypeError. */
 export function seccompOf(value: unknown, capabilities: CapabilitySets, gains: boolean): SeccompSetting | undefined {
-  const setting = settingFor(value, capabilities);
-  if (setting?.profile === 'custom') checkLaunch(setting.policy, 'seccomp', gains);
-  return setting;
-}
-
-function settingFor(value: unknown, capabilities: CapabilitySets): SeccompSetting | undefined {
   if (value === 'unconfined') return undefined;
-  if (value === undefined || value === 'default') return defaultSetting(capabilities);
-  if (value === null || typeof value !== 'object') throw optionError('seccomp', "'default', 'unconfined', or a profile", value);
-  if ('notify' in value || 'profile' in value) throw optionError('seccomp', 'no notify in this version', value);
-  return customSetting(value as SeccompProfile, 'seccomp');
+  if (value === undefined || value === 'default') return { profile: defaultProfile(capabilities), handlers: nobody };
+  if (value === null || typeof value !== 'object') throw optionError('seccomp', "'default', 'unconfined', a profile, or { profile, notify }", value);
+  if (!('notify' in value)) return { profile: customProfile(value as SeccompProfile, 'seccomp', gains, new Set()), handlers: nobody };
+  const { notify, profile, ...others } = value as { notify: unknown; profile?: unknown };
+  for (const [key, other] of Object.entries(others))
+    throw optionError(`seccomp.${key}`, 'nothing beside seccomp.notify: a profile is seccomp.profile there', other);
+  const handlers = handlersOf(notify, 'seccomp.notify', gains);
+  if (profile === undefined || profile === 'default') return { profile: defaultProfile(capabilities), handlers };
+  return { profile: customProfile(profile as SeccompProfile, 'seccomp.profile', gains, new Set(handlers.keys())), handlers };
 }
 
-function defaultSetting({ bounding, permitted }: CapabilitySets): SeccompSetting {
+/** `denials`: what is refused is to be told. Throws a TypeError if a program would be too long. */
+export function filtersOf({ profile, handlers }: SeccompSetting, denials: boolean): Filters {
+  const key = `${denials} ${[...handlers.keys()].sort()}`;
+  let filters = profile.compiled.get(key);
+  if (!filters) {
+    filters = compile(profile, handlers, denials);
+    if (profile.compiled.size > 100) profile.compiled.clear();
+    profile.compiled.set(key, filters);
+  }
+  return filters;
+}
+
+function compile({ policy, flags, name }: Profile, handlers: Handlers, denials: boolean): Filters {
+  const program = (of: Policy): Uint8Array => {
+    const bytes = compilePolicy(of);
+    const instructions = bytes.byteLength / 8;
+    if (instructions > mostInstructions)
+      throw optionError('seccomp', `a profile of at most ${mostInstructions} instructions of BPF; this one has ${instructions}`, name);
+    return bytes;
+  };
+  if (handlers.size === 0 && !denials) {
+    const refuses = program(policy);
+    return { flags, asks: undefined, refuses, instructions: refuses.byteLength / 8 };
+  }
+  const { asks, rest } = split(policy, new Set(handlers.keys()), denials);
+  const [first, second] = [program(asks), program(rest)];
+  return { flags, asks: first, refuses: second, instructions: (first.byteLength + second.byteLength) / 8 };
+}
+
+function defaultProfile({ bounding, permitted }: CapabilitySets): Profile {
   const capabilities = bounding | permitted;
-  let setting = defaults.get(capabilities);
-  if (!setting) {
-    setting = settingOf('default', defaultPolicy(capabilities), 0, 'seccomp');
+  let profile = defaults.get(capabilities);
+  if (!profile) {
+    profile = { name: 'default', policy: defaultPolicy(capabilities), flags: 0, compiled: new Map() };
     if (defaults.size > 100) defaults.clear();
-    defaults.set(capabilities, setting);
+    defaults.set(capabilities, profile);
   }
-  return setting;
+  return profile;
 }
 
-function customSetting(profile: SeccompProfile, option: string): SeccompSetting {
+function customProfile(value: SeccompProfile, option: string, gains: boolean, decided: ReadonlySet<string>): Profile {
+  if (value === null || typeof value !== 'object') throw optionError(option, "'default', or a profile: linux.seccomp of the OCI specification", value);
   // The object may have been changed since.
-  const text = JSON.stringify(profile, (_, value) => (typeof value === 'bigint' ? `${value}n` : value));
-  const known = customs.get(profile);
-  if (known?.text === text) return known.setting;
-  const { policy, flags } = policyOf(profile, option);
-  const setting = settingOf('custom', policy, flags, option);
-  customs.set(profile, { text, setting });
-  return setting;
-}
-
-function settingOf(profile: SeccompSetting['profile'], policy: Policy, flags: number, option: string): SeccompSetting {
-  const program = compilePolicy(policy);
-  const instructions = program.byteLength / 8;
-  if (instructions > mostInstructions)
-    throw optionError(option, `a profile of at most ${mostInstructions} instructions of BPF; this one has ${instructions}`, profile);
-  return { profile, policy, flags, program, instructions };
-}
-
-const needed = new Set(['execve', 'exit_group']);
-const launch = [...needed, 'execveat', 'faccessat', 'openat', 'read', 'close'];
-const launchThatGains = ['capset', 'prctl', 'rt_sigprocmask'];
-
-/**
- * The filter is in force while the program is executed, and while a failure of that is told: by a process that still shares our
- * memory, which must neither be dumped (a killed process may be, core(5)) nor be unable to end.
- */
-function checkLaunch(policy: Policy, option: string, gains: boolean): void {
-  for (const name of [...launch, ...(gains ? launchThatGains : [])]) {
-    const answers = [...(policy.calls.get(name) ?? []), { when: [], action: policy.otherwise }];
-    const until = answers.findIndex(({ when }) => when.length === 0);
-    for (const { action: answer } of answers.slice(0, until + 1)) {
-      if (needed.has(name) && strictness(answer) < strictness(action.log))
-        throw optionError(option, `a profile that allows ${name}: without it no program can be started`, name);
-      if (strictness(answer) <= strictness(action.trap))
-        throw optionError(option, `a profile that refuses ${name} by an errno at most: starting a program makes that call`, name);
-    }
+  const text = JSON.stringify([value, [...decided]], (_, part) => (typeof part === 'bigint' ? `${part}n` : part));
+  let known = customs.get(value);
+  if (known?.text !== text) {
+    known = { text, profile: { name: 'custom', ...policyOf(value, option, decided), compiled: new Map() } };
+    // Its length is told before any system call, too.
+    filtersOf({ profile: known.profile, handlers: nobody }, false);
+    customs.set(value, known);
   }
+  checkLaunch(known.profile.policy, option, gains);
+  return known.profile;
 }
