@@ -2,6 +2,7 @@
 
 #include <napi.h>
 
+#include "binding/datagrams.h"
 #include "binding/descriptors.h"
 #include "binding/device_program.h"
 #include "binding/environment.h"
@@ -29,6 +30,8 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("stepKinds", Napi::Function::New(env, step_kinds, "stepKinds"));
   exports.Set("initProgram", Napi::Function::New(env, init_program, "initProgram"));
   exports.Set("Watcher", Watcher::define(env));
+  exports.Set("Datagrams", Datagrams::define(env));
+  exports.Set("sendPacket", Napi::Function::New(env, send_packet, "sendPacket"));
   exports.Set("readFiles", Napi::Function::New(env, read_files, "readFiles"));
   exports.Set("netlinkExchange", Napi::Function::New(env, netlink_exchange, "netlinkExchange"));
   define_descriptors(env, exports);

@@ -11,6 +11,7 @@
 
 namespace cloister {
 
+class Datagrams;
 class Process;
 class PlanRun;
 class Watcher;
@@ -29,6 +30,8 @@ class Environment {
   void remove(Process* process) { processes_.erase(process); }
   void add(Watcher* watcher) { watchers_.insert(watcher); }
   void remove(Watcher* watcher) { watchers_.erase(watcher); }
+  void add(Datagrams* datagrams) { datagrams_.insert(datagrams); }
+  void remove(Datagrams* datagrams) { datagrams_.erase(datagrams); }
 
   // A handle of this environment's loop was opened, or has been closed.
   void opened() { handles_++; }
@@ -56,6 +59,7 @@ class Environment {
   Spawner spawner_;
   std::set<Process*> processes_;
   std::set<Watcher*> watchers_;
+  std::set<Datagrams*> datagrams_;
   std::set<int> fds_;
   std::mutex mutex_;  // guards finished_
   std::vector<PlanRun*> finished_;

@@ -44,6 +44,7 @@ export const stepKinds = {
   socket: 'iii',
   setsockopt: 'diibn',
   bind: 'dbn',
+  listen: 'di',
   symlinkat: 'sds',
   umask: 'i',
   umount2: 'si',
@@ -54,6 +55,7 @@ export const stepKinds = {
   drop_bounding: 'ii',
   attach_device_program: 'dd',
   send_fd: 'dd',
+  netlink: 'dbn',
   read_head: 'd',
   exec: 'vvv',
 } as const;

@@ -107,6 +107,7 @@ interface Found {
   readonly bindUserns: Context['bindUserns'];
   readonly group: ProcessGroup | undefined;
   readonly network: ProcessNetwork | undefined;
+  readonly egressChannel: number | undefined;
 }
 
 async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean): Promise<Found> {
@@ -143,7 +144,10 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
   const group = settings.cgroup && (await ProcessGroup.for(settings.cgroup, settings.detached));
   const network = settings.network && !whole ? await ProcessNetwork.open(settings.network) : undefined;
   if (network) releases.push(() => network.close());
-  return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, network };
+  // A plan that will not run has no way out to be opened.
+  const egressChannel = settings.network?.egress && (network?.channel ?? checked(native().openFile('/dev/null'), 'open', 'make the way out'));
+  if (egressChannel !== undefined) given.push(egressChannel);
+  return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, network, egressChannel };
 }
 
 /**
@@ -170,10 +174,11 @@ function ownProgramIsWritable(): boolean {
 
 /**
  * The usual spawn: what it needs may have been made ahead. Not where the network namespace has to be owned by the sandbox's user
- * namespace: a capability over it, or a sysctl of it, may be asked for.
+ * namespace: a capability over it, or a sysctl of it, may be asked for, or it is to be changed by the child.
  */
 function mayBeReady(settings: Settings, roots: readonly OverlayRootfs[]): boolean {
   const { namespaces, rootfs, idMap, sysctl, capabilities } = settings;
+  if (settings.network?.egress) return false;
   if (roots.length > 0 || rootfs !== undefined || idMap !== 'auto' || sysctl.length > 0) return false;
   if (namespaces.user !== 'new' || namespaces.net !== 'new' || capabilities === 'caller' || capabilities.bounding !== 0n) return false;
   return !settings.mounts.some(({ type }) => type === 'sysfs');

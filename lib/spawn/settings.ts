@@ -16,6 +16,7 @@ import { checkIdMap } from '../security/id-map.js';
 import { checkSysctl } from '../security/sysctl.js';
 import { parseBytes } from '../units.js';
 import { type MountSetting, mountOf } from './mount-settings.js';
+import { nameFiles } from './name-files.js';
 import { capabilitiesOf, type RlimitSetting, rlimitsOf, type UserSetting, userOf } from './privilege-settings.js';
 import { isPiped, stdioOf, ttyOf } from './stdio-settings.js';
 import type { SpawnOptions, StdioOption } from './types.js';
@@ -170,7 +171,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     rootfs,
     image,
     readonly: options.readonly === undefined ? false : check.flag(options.readonly, 'readonly'),
-    mounts: options.mounts === undefined ? [] : check.list(options.mounts, 'mounts', mountOf),
+    mounts: network?.egress && namespaces.mount === 'new' ? [...mountsOf(options), ...nameFiles(mountsOf(options), options.hostname)] : mountsOf(options),
     cwd: options.cwd === undefined ? ofImage?.cwd : check.absolutePath(options.cwd, 'cwd'),
     env: envOf(options.env, user, ofImage?.env),
     hostname: options.hostname === undefined ? undefined : hostnameOf(options.hostname, 'hostname'),
@@ -201,6 +202,8 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     detached,
   };
 }
+
+const mountsOf = ({ mounts }: SpawnOptions): MountSetting[] => (mounts === undefined ? [] : check.list(mounts, 'mounts', mountOf));
 
 function cgroupOf({ cgroup, cpuTimeLimit }: SpawnOptions): Cgroup | Limits | undefined {
   if (cgroup instanceof Cgroup) return cgroup;

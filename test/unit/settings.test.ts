@@ -421,7 +421,7 @@ describe('refused, with what it takes', () => {
       bridge: refusal({ network: { egress: 'deny' } }),
     }).toMatchInlineSnapshot(`
       {
-        "bridge": "option 'network.egress' takes nothing: there is no such option; got "deny"",
+        "bridge": "accepted",
         "fallback": "option 'fallback' takes only 'never' in this version: there is no fallback yet; got "landlock"",
         "landlock": "option 'landlock' takes nothing in this version: Landlock is not in it yet; got an instance of Object",
         "seccomp": "option 'seccomp' takes only 'unconfined' in this version: system call filters are not in it yet; got "default"",
