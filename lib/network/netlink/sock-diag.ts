@@ -32,5 +32,5 @@ export async function inodeOfTcp(socket: NetlinkSocket, local: End, remote: End)
   const answers = await socket.request(request(local, remote));
   const message = answers.find(({ type }) => type === SOCK_DIAG_BY_FAMILY);
   // struct inet_diag_msg, idiag_inode
-  return message && message.payload.readUInt32LE(68);
+  return message?.payload.readUInt32LE(68);
 }
