@@ -16,6 +16,8 @@ import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
 import { descriptorsOf, enter, type Ready, takeReady } from '../rootfs/ready.js';
 import { userNamespaceOfBind } from '../security/bind-ids.js';
 import { hostIds, type Ids, idsFor, idsOfNamespace, outside } from '../security/id-map.js';
+import { landlockAbi } from '../security/landlock/ability.js';
+import { type Ruleset, rulesetFor } from '../security/landlock/ruleset.js';
 import { type Context, compile } from './compile.js';
 import type { InitPipes } from './init-channel.js';
 import { lookUpUser } from './inside-user.js';
@@ -36,6 +38,7 @@ export interface Prepared {
   readonly init: InitPipes | undefined;
   readonly group: ProcessGroup | undefined;
   readonly network: ProcessNetwork | undefined;
+  readonly landlock: Ruleset | undefined;
   readonly execStep: number;
   release(): void;
   /** For a plan that will not run: its descriptors too. */
@@ -75,6 +78,7 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
       init: init?.ours,
       group: found.group,
       network: found.network,
+      landlock: found.landlock,
       execStep: plan.all.length - 1,
       release,
       discard: () => {
@@ -108,9 +112,11 @@ interface Found {
   readonly group: ProcessGroup | undefined;
   readonly network: ProcessNetwork | undefined;
   readonly egressChannel: number | undefined;
+  readonly landlock: Ruleset | undefined;
 }
 
 async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean): Promise<Found> {
+  const landlock = settings.landlock && rulesetFor(settings.landlock, landlockAbi());
   const mounted = settings.mounts.flatMap((mount) => (mount.type === 'overlay' && 'source' in mount ? [mount.source] : []));
   const roots = settings.rootfs instanceof OverlayRootfs ? [settings.rootfs, ...mounted] : mounted;
   const newIds = settings.namespaces.user === 'new';
@@ -147,7 +153,7 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
   // A plan that will not run has no way out to be opened.
   const egressChannel = settings.network?.egress && (network?.channel ?? checked(native().openFile('/dev/null'), 'open', 'make the way out'));
   if (egressChannel !== undefined) given.push(egressChannel);
-  return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, network, egressChannel };
+  return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, network, egressChannel, landlock };
 }
 
 /**
