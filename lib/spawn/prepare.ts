@@ -153,7 +153,19 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
   // A plan that will not run has no way out to be opened.
   const egressChannel = settings.network?.egress && (network?.channel ?? checked(native().openFile('/dev/null'), 'open', 'make the way out'));
   if (egressChannel !== undefined) given.push(egressChannel);
-  return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, network, egressChannel, landlock };
+  return {
+    ids: newIds || joined ? ids : undefined,
+    user,
+    rootUse,
+    overlayUses: uses,
+    hostRoot: host,
+    ready,
+    bindUserns,
+    group,
+    network,
+    egressChannel,
+    landlock,
+  };
 }
 
 /**

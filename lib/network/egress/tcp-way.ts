@@ -15,6 +15,8 @@ export class TcpWay {
   readonly #gate: Gate;
   readonly #server: net.Server;
   readonly #open = new Set<net.Socket>();
+  /** Those that functions have. */
+  readonly #handed = new Set<net.Socket>();
 
   constructor(fd: number, gate: Gate) {
     this.#gate = gate;
@@ -29,6 +31,8 @@ export class TcpWay {
   close(): void {
     this.#server.close();
     for (const socket of this.#open) socket.unref();
+    // The other end is gone: what nobody has begun to read, nobody will.
+    for (const socket of this.#handed) if (socket.readableFlowing === null && socket.listenerCount('readable') === 0) socket.destroySoon();
   }
 
   #accept(socket: net.Socket): void {
@@ -70,6 +74,10 @@ export class TcpWay {
 
   async #redirect(socket: net.Socket, asked: Asked, hostname: string | undefined, target: EgressTarget): Promise<void> {
     if (typeof target === 'function') {
+      // From now on theirs, as a server's are.
+      socket.allowHalfOpen = false;
+      this.#handed.add(socket);
+      socket.on('close', () => this.#handed.delete(socket));
       target(socket);
       return;
     }
