@@ -8,6 +8,7 @@
 #include <linux/bpf.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
+#include <linux/netlink.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -137,6 +138,20 @@ long attach_device_program(long group, long program) {
   return raw_syscall(SYS_bpf, BPF_PROG_ATTACH, pointer(&attributes), sizeof(attributes));
 }
 
+// The kernel does what it is asked in sendto(2) itself; what it says to it can be read when that returns, refusals first, as
+// nothing but the last message asks for an answer (netlink_rcv_skb).
+long netlink(int socket, const uint8_t* messages, int64_t size) {
+  const long sent = raw_syscall(SYS_sendto, socket, pointer(messages), size, 0, 0, 0);
+  if (sent < 0) return sent;
+  alignas(struct nlmsghdr) uint8_t answer[512];
+  const long length = raw_syscall(SYS_recvfrom, socket, pointer(answer), sizeof(answer), MSG_DONTWAIT, 0, 0);
+  if (length == -EAGAIN) return 0;
+  if (length < 0) return length;
+  const struct nlmsghdr* header = reinterpret_cast<const struct nlmsghdr*>(answer);
+  if (length < static_cast<long>(sizeof(*header) + sizeof(int32_t)) || header->nlmsg_type != NLMSG_ERROR) return 0;
+  return *reinterpret_cast<const int32_t*>(header + 1);
+}
+
 long landlock_add_path(long ruleset, long parent, int64_t access) {
   // linux/landlock.h, struct landlock_path_beneath_attr; headers of 5.10 have none.
   const struct __attribute__((packed)) {
@@ -173,6 +188,10 @@ int run_steps(const uint8_t* plan, uint32_t from, uint32_t to, int32_t* slots, S
         result = landlock_add_path(slot_fd(step.args[0], slots), slot_fd(step.args[1], slots), step.args[2]);
         break;
       case StepKind::send_fd: result = send_fd(slot_fd(step.args[0], slots), slot_fd(step.args[1], slots)); break;
+      case StepKind::netlink:
+        result =
+            netlink(slot_fd(step.args[0], slots), at(plan, step.args[1]), step.args[1] < 0 ? 0 : step.args[1] >> 32);
+        break;
       case StepKind::read_head:
         result = raw_syscall(SYS_read, slot_fd(step.args[0], slots), pointer(shared->report.head),
                              sizeof(shared->report.head));

@@ -5,6 +5,7 @@ import { caller } from '../host/caller.js';
 import { namespaceFlags, namespaceTypes } from '../namespace/flags.js';
 import type { NamespaceType } from '../namespace/types.js';
 import { checked, native } from '../native.js';
+import { intercept } from '../network/egress/interception.js';
 import { bringUpLoopback } from '../network/loopback.js';
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
@@ -57,6 +58,8 @@ export interface Context {
   /** As it was last asked for. */
   readonly terminalSize: { readonly columns: number; readonly rows: number } | undefined;
   readonly group: ProcessGroup | undefined;
+  /** Takes the sockets that egress is decided at. */
+  readonly egressChannel: number | undefined;
   readonly landlock: Ruleset | undefined;
   /** There are no namespaces to be had. */
   readonly isFallback: boolean;
@@ -80,6 +83,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   // Given descriptors first: they are the plan's even if what follows throws.
   const stdio = context.stdio.map((fd, index) => plan.slot(`descriptor ${index}`, fd));
   const channel = context.terminalChannel === undefined ? undefined : plan.slot('terminal channel', context.terminalChannel);
+  const egress = context.egressChannel === undefined ? undefined : plan.slot('egress channel', context.egressChannel);
   const init = context.init && {
     program: plan.slot('init', context.init.program),
     status: plan.slot('status', context.init.status),
@@ -194,6 +198,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   }
   if (settings.tty && !pts) pts = openDirectory(plan.label('open the terminal', '/dev'), cwd, '/dev');
   if (namespaces.net === 'new' && !plan.netSlot) bringUpLoopback(plan);
+  if (egress) intercept(plan, egress);
   nameHost(plan, settings);
   const terminal =
     settings.tty && channel && pts

@@ -69,7 +69,7 @@ export async function prepare(
   const plan = new PlanBuilder();
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
-    const fallback = await fallbackOf(asked, (trial, child) => prepare(trial, { child: [...child], terminal: undefined }, true));
+    const fallback = await fallbackOf(asked, (trial, child) => prepare(trial, { child: [...child], terminal: undefined }, undefined, true));
     const possible = fallback?.settings ?? asked;
     const settings = possible.image ? { ...possible, rootfs: await rootOfImage(possible.image, releases) } : possible;
     const found = await findAll(settings, releases, given, whole, fallback);
@@ -142,6 +142,7 @@ interface Found {
   readonly group: ProcessGroup | undefined;
   readonly landlock: Ruleset | undefined;
   readonly network: ProcessNetwork | undefined;
+  readonly egressChannel: number | undefined;
 }
 
 async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean, fallback: Fallback | undefined): Promise<Found> {
@@ -183,8 +184,23 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
   const group = settings.cgroup && (await groupOf(settings, fallback));
   const network = settings.network && !whole ? await ProcessNetwork.open(settings.network) : undefined;
   if (network) releases.push(() => network.close());
-  const home = settings.homeOfUser ? named?.home : undefined;
-  return { ids: newIds || joined ? ids : undefined, user, home, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, landlock, network };
+  // A plan that will not run has no way out to be opened.
+  const egressChannel = settings.network?.egress && (network?.channel ?? checked(native().openFile('/dev/null'), 'open', 'make the way out'));
+  if (egressChannel !== undefined) given.push(egressChannel);
+  return {
+    ids: newIds || joined ? ids : undefined,
+    user,
+    home: settings.homeOfUser ? named?.home : undefined,
+    rootUse,
+    overlayUses: uses,
+    hostRoot: host,
+    ready,
+    bindUserns,
+    group,
+    network,
+    egressChannel,
+    landlock,
+  };
 }
 
 async function groupOf({ cgroup, cpuTimeLimit, detached }: Settings, fallback: Fallback | undefined): Promise<ProcessGroup | undefined> {
@@ -221,10 +237,11 @@ function ownProgramIsWritable(): boolean {
 
 /**
  * The usual spawn: what it needs may have been made ahead. Not where the network namespace has to be owned by the sandbox's user
- * namespace: a capability over it, or a sysctl of it, may be asked for.
+ * namespace: a capability over it, or a sysctl of it, may be asked for, or it is to be changed by the child.
  */
 function mayBeReady(settings: Settings, roots: readonly OverlayRootfs[]): boolean {
   const { namespaces, rootfs, idMap, sysctl, capabilities } = settings;
+  if (settings.network?.egress) return false;
   if (roots.length > 0 || rootfs !== undefined || idMap !== 'auto' || sysctl.length > 0) return false;
   if (namespaces.user !== 'new' || namespaces.net !== 'new' || capabilities === 'caller' || capabilities.bounding !== 0n) return false;
   return !settings.mounts.some(({ type }) => type === 'sysfs');

@@ -57,6 +57,8 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   #native: NativeProcess | undefined;
   #streams: Streams | undefined;
   #init: InitChannel | undefined;
+  /** Of what was cloned: the program, or its init. */
+  #root: number | undefined;
   #namespaces: ProcessNamespaces | undefined;
   #supervisor: Supervisor | undefined;
   #failure: IsolationError | undefined;
@@ -229,6 +231,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
 
   #onStart(failure: NativeFailure | undefined, executed: boolean, pid: number, _kept: Kept): void {
     const alive = (this.#native as NativeProcess).pidfd() >= 0;
+    this.#root = pid;
     if (failure && -failure.errno !== constants.errno.ECANCELED) {
       this.#failure = explainFailure((this.#prepared as Prepared).plan, failure);
     }
@@ -258,7 +261,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.#state = 'running';
     this.#startReading();
     this.#namespaces = new ProcessNamespaces(pid);
-    this.#prepared?.network?.begin(pid);
+    this.#prepared?.network?.begin(pid, this.#root ?? pid, (denial) => this.#tell('denied', denial));
     const group = this.#prepared?.group;
     if (group) this.cgroup = group.cgroup;
     const { cpuTimeLimit } = this.#settings;

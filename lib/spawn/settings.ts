@@ -20,6 +20,7 @@ import { checkSysctl } from '../security/sysctl.js';
 import type { LandlockRules, Speculation } from '../security/types.js';
 import { parseBytes } from '../units.js';
 import { type MountSetting, mountOf } from './mount-settings.js';
+import { nameFiles } from './name-files.js';
 import { capabilitiesOf, type RlimitSetting, rlimitsOf, type UserSetting, userOf } from './privilege-settings.js';
 import { isPiped, stdioOf, ttyOf } from './stdio-settings.js';
 import type { SpawnOptions, StdioOption } from './types.js';
@@ -180,7 +181,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     rootfs,
     image,
     readonly: options.readonly === undefined ? false : check.flag(options.readonly, 'readonly'),
-    mounts,
+    mounts: network?.egress && namespaces.mount === 'new' ? [...mounts, ...nameFiles(mounts, options.hostname)] : mounts,
     cwd: options.cwd === undefined ? ofImage?.cwd : check.absolutePath(options.cwd, 'cwd'),
     env: envOf(options.env, user, ofImage?.env),
     homeOfUser: typeof user === 'string' && !Object.hasOwn(options.env ?? {}, 'HOME') && !Object.hasOwn(ofImage?.env ?? {}, 'HOME'),

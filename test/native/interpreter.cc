@@ -5,7 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/rtnetlink.h>
 #include <linux/seccomp.h>
+#include <net/if.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -205,6 +208,38 @@ void head_of_a_descriptor() {
   CHECK(memcmp(run.report().head, "what is in it", 13) == 0);
 }
 
+// RTM_SETLINK of lo to up, in a network of a user namespace of the fork's own, then of a link that there is none of.
+void netlink_refusals() {
+  struct Message {
+    struct nlmsghdr header;
+    struct ifinfomsg link;
+  } messages[2] = {};
+  for (Message& message : messages) {
+    message.header.nlmsg_len = sizeof(message);
+    message.header.nlmsg_type = RTM_NEWLINK;
+    message.header.nlmsg_flags = NLM_F_REQUEST;
+    message.link.ifi_flags = message.link.ifi_change = IFF_UP;
+    message.link.ifi_index = 1;
+  }
+  messages[1].header.nlmsg_flags |= NLM_F_ACK;
+  const auto bytes = [&] { return Bytes{std::string(reinterpret_cast<const char*>(messages), sizeof(messages))}; };
+  const auto plan = [&](const Bytes& request) {
+    Builder builder;
+    builder.add(StepKind::unshare, {number(CLONE_NEWUSER | CLONE_NEWNET)});
+    builder.add(StepKind::socket, {number(AF_NETLINK), number(SOCK_RAW), number(NETLINK_ROUTE)}, {.out = 0});
+    builder.add(StepKind::netlink, {SlotRef{0}, request});
+    return builder;
+  };
+  Run works(plan(bytes()));
+  CHECK_EQ(works.forked(), 0);
+  // The first one is refused, and that is what is told, not that the second was done.
+  messages[0].link.ifi_index = 77;
+  Run fails(plan(bytes()));
+  CHECK_EQ(WEXITSTATUS(fails.forked()), 99);
+  CHECK_EQ(fails.report().error, ENODEV);
+  CHECK_EQ(fails.report().step, 2u);
+}
+
 void process_state_changes_in_a_fork() {
   TemporaryFolder folder;
   const std::string made = folder / "made";
@@ -358,6 +393,7 @@ int main() {
   skips();
   descriptor_sends();
   head_of_a_descriptor();
+  netlink_refusals();
   process_state_changes_in_a_fork();
   bounding_set();
   landlock_rules();
