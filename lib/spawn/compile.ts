@@ -22,6 +22,7 @@ import { attachRoot, makePrivate, makeReadonly, pivot, type RootMount } from '..
 import { beginMaking, copyStored } from '../rootfs/stage.js';
 import { type Ids, idTexts, outside, rootOutside } from '../security/id-map.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
+import { awaitNetwork, handOutNetwork, type NetworkChannel } from './bridge-network.js';
 import { joinNamespaces, ownerOf } from './join.js';
 import type { MountSetting } from './mount-settings.js';
 import { addMounts } from './mounts.js';
@@ -51,6 +52,8 @@ export interface Context {
   /** As it was last asked for. */
   readonly terminalSize: { readonly columns: number; readonly rows: number } | undefined;
   readonly group: ProcessGroup | undefined;
+  /** Of a network that is connected while the child waits. */
+  readonly channel: NetworkChannel | undefined;
   readonly init: { readonly program: number; readonly status: number; readonly pidfdSocket: number } | undefined;
 }
 
@@ -73,6 +76,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
     status: plan.slot('status', context.init.status),
     socket: plan.slot('pidfd socket', context.init.pidfdSocket),
   };
+  const network = context.channel && { socket: plan.slot('network socket', context.channel.socket), sent: plan.slot('network sent', context.channel.sent) };
   const borrow = (name: string, fd: number): Slot => plan.slot(name, checked(native().duplicate(fd, 64), 'fcntl', 'borrow a descriptor'));
 
   const owner = ownerOf(settings, context);
@@ -150,6 +154,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   if (settings.timeOffsets) writeTimeOffsets(plan, settings.timeOffsets);
   if (newUser && context.ids) becomeRoot(plan, context.ids);
   else if (kinds.user === 'joined') enterIds(plan);
+  if (network) handOutNetwork(plan, network.socket, network.sent);
   enterCgroup?.();
   dieWithParent(plan, settings);
 
@@ -179,6 +184,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
     if (settings.readonly) makeReadonly(plan, root);
   }
   if (namespaces.net === 'new' && !plan.netSlot) bringUpLoopback(plan);
+  if (network) awaitNetwork(plan, network.socket);
   nameHost(plan, settings);
   const terminal =
     settings.tty && channel && pts

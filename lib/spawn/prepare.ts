@@ -15,6 +15,7 @@ import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
 import { descriptorsOf, enter, type Ready, takeReady } from '../rootfs/ready.js';
 import { userNamespaceOfBind } from '../security/bind-ids.js';
 import { hostIds, type Ids, idsFor, idsOfNamespace, outside } from '../security/id-map.js';
+import { BridgeNetwork } from './bridge-network.js';
 import { type Context, compile } from './compile.js';
 import type { InitPipes } from './init-channel.js';
 import { lookUpUser } from './inside-user.js';
@@ -34,6 +35,7 @@ export interface Prepared {
   readonly missing: readonly string[];
   readonly init: InitPipes | undefined;
   readonly group: ProcessGroup | undefined;
+  readonly network: BridgeNetwork | undefined;
   readonly execStep: number;
   release(): void;
   /** For a plan that will not run: its descriptors too. */
@@ -50,7 +52,16 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
   const plan = new PlanBuilder();
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
-    const settings = asked.image ? { ...asked, rootfs: await rootOfImage(asked.image, releases) } : asked;
+    const network = await BridgeNetwork.for(asked);
+    if (network) {
+      releases.push(() => void network.release());
+      given.push(network.channel.socket, network.channel.sent);
+    }
+    const settings = {
+      ...asked,
+      ...(asked.image ? { rootfs: await rootOfImage(asked.image, releases) } : {}),
+      mounts: [...(network?.mounts ?? []), ...asked.mounts],
+    };
     const found = await findAll(settings, releases, given, whole);
     const init = settings.init || needsInit(settings, found.ids) ? openInit(settings.stdio.length + 4) : undefined;
     if (init) given.push(...Object.values(init.child), ...Object.values(init.ours));
@@ -59,6 +70,7 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
     if (found.group?.recipe) releases.push(() => found.group?.cgroup.forget());
     const { namespaces, missing } = compile(plan, settings, {
       ...found,
+      channel: network?.channel,
       stdio: streams.child,
       terminalChannel: streams.terminal?.theirs,
       terminalSize: streams.terminal?.stream?.size,
@@ -72,6 +84,7 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
       missing,
       init: init?.ours,
       group: found.group,
+      network,
       execStep: plan.all.length - 1,
       release,
       discard: () => {

@@ -39,7 +39,7 @@ function receiptOf(settings: Settings, prepared: Prepared): IsolationReceipt {
     seccomp: false,
     landlock: false,
     cgroup: prepared.group ? groupOf(prepared.group) : false,
-    network: namespaces.net === 'new' ? 'none' : namespaces.net,
+    network: settings.bridge ? 'bridge' : namespaces.net === 'new' ? 'none' : namespaces.net,
     missing: [],
   };
 }

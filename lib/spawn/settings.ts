@@ -14,6 +14,7 @@ import type { CapabilitySets } from '../security/capabilities.js';
 import { checkIdMap } from '../security/id-map.js';
 import { checkSysctl } from '../security/sysctl.js';
 import { parseBytes } from '../units.js';
+import { type BridgeSetting, bridgeOf } from './bridge-settings.js';
 import { type MountSetting, mountOf } from './mount-settings.js';
 import { capabilitiesOf, type RlimitSetting, rlimitsOf, type UserSetting, userOf } from './privilege-settings.js';
 import { isPiped, stdioOf, ttyOf } from './stdio-settings.js';
@@ -37,6 +38,7 @@ export interface Settings {
   readonly namespaces: Readonly<Record<NamespaceType, NamespaceChoice>>;
   readonly idMap: 'auto' | 'self' | IdMap;
   readonly timeOffsets: { readonly monotonic: number; readonly boottime: number } | undefined;
+  readonly bridge: BridgeSetting | undefined;
   /** Limits: a group of its own. */
   readonly cgroup: Cgroup | Limits | undefined;
   /** Milliseconds of processor time. */
@@ -173,6 +175,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     namespaces,
     idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
     timeOffsets,
+    bridge: bridgeOf(options, namespaces),
     cgroup: cgroupOf(options),
     cpuTimeLimit: options.cpuTimeLimit === undefined ? undefined : check.milliseconds(options.cpuTimeLimit, 'cpuTimeLimit'),
     user,
@@ -233,10 +236,11 @@ function namespacesOf(options: SpawnOptions): Record<NamespaceType, NamespaceCho
   }
   const { network } = options;
   if (network !== undefined) {
-    if (network !== 'none' && network !== 'host' && !(network instanceof Namespace && network.type === 'net')) {
-      throw optionError('network', "'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet", network);
+    const onBridge = typeof network === 'object' && network !== null && 'bridge' in network && network.bridge !== undefined;
+    if (network !== 'none' && network !== 'host' && !onBridge && !(network instanceof Namespace && network.type === 'net')) {
+      throw optionError('network', "'none', 'host', a NetNamespace, or one with a bridge in this version: ports and egress are not in it yet", network);
     }
-    const meant: NamespaceChoice = network === 'none' ? 'new' : network === 'host' ? 'host' : network;
+    const meant: NamespaceChoice = network === 'none' || onBridge ? 'new' : network === 'host' ? 'host' : (network as Namespace);
     if (asked['net'] !== undefined && asked['net'] !== meant) throw optionError('network', 'the same as namespaces.net, if both are given', network);
     result.net = meant;
   }

@@ -153,6 +153,15 @@ export const isToUs: readonly Expression[] = [
   compare(u32(2)),
 ];
 
+/** The socket that it is for is not one of all addresses: NFTA_SOCKET_KEY (NFT_SOCKET_WILDCARD), DREG. */
+export const isBoundToAddress: readonly Expression[] = [
+  expression('socket', [
+    [1, be32(2)],
+    [2, be32(NFT_REG_1)],
+  ]),
+  compare(Buffer.of(0)),
+];
+
 export const setMark = (mark: number): Expression[] => [immediate(u32(mark)), metaSet('mark')];
 export const hasMark = (mark: number): Expression[] => [meta('mark'), compare(u32(mark))];
 export const masquerade: Expression = expression('masq', []);

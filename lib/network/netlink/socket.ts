@@ -125,7 +125,7 @@ function kernelsWords({ type, flags, payload }: Answer): string | undefined {
 }
 
 function refused({ step, path }: Request, errno: number, words: string | undefined): NetworkError {
-  const advice = networkAdvice({ step, errno: -errno, words });
+  const advice = networkAdvice({ step, path, errno: -errno, words });
   return NetworkError.ofErrno('ERR_CLOISTER_NETWORK', errno, {
     step,
     path,
