@@ -42,7 +42,7 @@ export function bridgeFilter(table: Table, { name, subnets, gateways, masquerade
     // A published port.
     rule('forward', x.leavesBy(name), x.isRedirected, x.verdict('accept')),
     rule('forward', x.leavesBy(name), x.reject('prohibited')),
-    ...(masquerade ? [] : [rule('forward', x.comesFrom(name), x.reject('prohibited'))]),
+    ...(masquerade ? [] : [rule('forward', x.comesFrom(name), x.reject('prohibited')), ...leaving(table, name, subnets)]),
     addChain(table, { name: 'input', hook: 'input', priority: priorities.filter }),
     rule('input', x.comesFrom(name, false), x.verdict('accept')),
     rule('input', x.isReply, x.verdict('accept')),
@@ -60,6 +60,23 @@ export function bridgeFilter(table: Table, { name, subnets, gateways, masquerade
     ...(masquerade ? subnets.map((subnet) => rule('masquerade', x.isFrom(subnet), x.leavesBy(name, false), x.masquerade)) : []),
   ];
 }
+
+/** Where packets are not forwarded at all, nobody would tell the sender that: so it is told before. */
+function leaving(table: Table, name: string, subnets: readonly Subnet[]): Request[] {
+  const chain = 'leaving';
+  const stays = [...subnets, linkLocal].map((subnet) => addRule(table, chain, [...x.isTo(subnet), x.verdict('accept')]));
+  return [
+    // After published ports have become addresses of the subnet.
+    addChain(table, { name: chain, hook: 'prerouting', priority: priorities.target + 10 }),
+    addRule(table, chain, [...x.comesFrom(name, false), x.verdict('accept')]),
+    addRule(table, chain, [...x.isReply, x.verdict('accept')]),
+    ...stays,
+    addRule(table, chain, [...x.isToElsewhere, x.reject('prohibited')]),
+  ];
+}
+
+/** RFC 4291, 2.5.6 */
+const linkLocal: Subnet = { family: 6, bytes: Uint8Array.of(0xfe, 0x80, ...new Array<number>(14).fill(0)), prefix: 10 };
 
 /** An expression begins with an attribute, whose first is a number. */
 function isExpression(part: Expression | readonly Expression[]): part is Expression {

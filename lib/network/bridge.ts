@@ -6,7 +6,7 @@ import { bridgeFilter } from './bridge-filter.js';
 import { type AttachOptions, type BridgeOptions, checkAttach, checkBridge } from './bridge-options.js';
 import { allowForwarding } from './forwarding.js';
 import { Hosts } from './hosts.js';
-import { addressAt, contains, formatAddress, formatSubnet, type Subnet } from './ip.js';
+import { addressAt, formatAddress, formatSubnet, overlap, type Subnet } from './ip.js';
 import { gatewayNumber, Leases, macFor } from './leases.js';
 import { addAddress, listAddresses } from './netlink/address.js';
 import { addBridge, changeLink, deleteLink, findLink, type LinkInfo, listLinks } from './netlink/link.js';
@@ -191,7 +191,7 @@ async function makeBridge(route: NetlinkSocket, { name, subnets }: BridgeOptions
 /** Two links with one subnet: packets would go to either. */
 async function checkFree(route: NetlinkSocket, subnets: readonly Subnet[]): Promise<void> {
   for (const used of await listAddresses(route)) {
-    const taken = subnets.find((subnet) => contains(subnet, used) || contains(used, subnet));
+    const taken = subnets.find((subnet) => overlap(subnet, used));
     if (!taken) continue;
     const name = (await listLinks(route)).find(({ index }) => index === used.link)?.name;
     throw new NetworkError('ERR_CLOISTER_NETWORK', `${formatSubnet(taken)} is in use here: ${name} has ${formatAddress(used)}/${used.prefix}`, {

@@ -170,10 +170,10 @@ describe('refused, with what it takes', () => {
     `);
     expect(of('network', 'bridge', {}, { ports: [] }, null)).toMatchInlineSnapshot(`
       {
-        "0": "option 'network' takes 'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet; got "bridge"",
-        "1": "option 'network' takes 'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet; got an instance of Object",
-        "2": "option 'network' takes 'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet; got an instance of Object",
-        "3": "option 'network' takes 'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet; got null",
+        "0": "option 'network' takes 'none', 'host', a NetNamespace, or one with a bridge in this version: ports and egress are not in it yet; got "bridge"",
+        "1": "option 'network' takes 'none', 'host', a NetNamespace, or one with a bridge in this version: ports and egress are not in it yet; got an instance of Object",
+        "2": "option 'network' takes 'none', 'host', a NetNamespace, or one with a bridge in this version: ports and egress are not in it yet; got an instance of Object",
+        "3": "option 'network' takes 'none', 'host', a NetNamespace, or one with a bridge in this version: ports and egress are not in it yet; got null",
       }
     `);
   });
@@ -401,7 +401,7 @@ describe('refused, with what it takes', () => {
       bridge: refusal({ network: { egress: 'deny' } }),
     }).toMatchInlineSnapshot(`
       {
-        "bridge": "option 'network' takes 'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet; got an instance of Object",
+        "bridge": "option 'network' takes 'none', 'host', a NetNamespace, or one with a bridge in this version: ports and egress are not in it yet; got an instance of Object",
         "fallback": "option 'fallback' takes only 'never' in this version: there is no fallback yet; got "landlock"",
         "landlock": "option 'landlock' takes nothing in this version: Landlock is not in it yet; got an instance of Object",
         "seccomp": "option 'seccomp' takes only 'unconfined' in this version: system call filters are not in it yet; got "default"",
