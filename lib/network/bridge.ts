@@ -10,7 +10,7 @@ import { addressAt, formatAddress, formatSubnet, overlap, type Subnet } from './
 import { gatewayNumber, Leases, macFor } from './leases.js';
 import { addAddress, listAddresses } from './netlink/address.js';
 import { addBridge, changeLink, deleteLink, findLink, type LinkInfo, listLinks } from './netlink/link.js';
-import { commit, deleteTable } from './netlink/nftables.js';
+import { commit, deleteTable, type Table } from './netlink/nftables.js';
 import { NetlinkSocket } from './netlink/socket.js';
 import { removeNetworkOrphans } from './orphans.js';
 import { linkName } from './owned-link.js';
@@ -69,7 +69,7 @@ export class Bridge implements AsyncDisposable {
       const { index, name } = made;
       const gateways = subnets.map((subnet) => ({ ...addressAt(subnet, gatewayNumber), prefix: subnet.bytes.length * 8 }));
       // Before anybody can be on it.
-      await commit(filter, bridgeFilter({ family: 'inet', name: owner }, { name, subnets, gateways, masquerade }));
+      await commit(filter, bridgeFilter(tableOf(owner), { name, subnets, gateways, masquerade }));
       await route.request(...subnets.map((subnet) => addAddress(index, addressAt(subnet, gatewayNumber), subnet.prefix)), changeLink(index, { up: true }));
       if (masquerade) for (const { family } of subnets) allowForwarding(family);
       return new Bridge(made, owner, route, filter, checked);
@@ -132,7 +132,16 @@ export class Bridge implements AsyncDisposable {
     this.#check();
     await this.#sweep();
     const seat = new Seat(
-      { owner: this.#owner, index: this.#index, subnets: this.#subnets, leases: this.#leases, hosts: this.#hosts, route: this.#route },
+      {
+        owner: this.#owner,
+        index: this.#index,
+        subnets: this.#subnets,
+        leases: this.#leases,
+        hosts: this.#hosts,
+        route: this.#route,
+        filter: this.#filter,
+        table: tableOf(this.#owner),
+      },
       options,
     );
     this.#seats.add(seat);
@@ -165,10 +174,12 @@ export class Bridge implements AsyncDisposable {
   }
 }
 
+const tableOf = (owner: string): Table => ({ family: 'inet', name: owner });
+
 /** The link before the filter, so that nobody is on a bridge without one. */
 async function remove(route: NetlinkSocket, filter: NetlinkSocket, index: number, owner: string): Promise<void> {
   await unlessErrno('ENODEV', route.request(deleteLink(index)));
-  await unlessErrno('ENOENT', commit(filter, [deleteTable({ family: 'inet', name: owner })]));
+  await unlessErrno('ENOENT', commit(filter, [deleteTable(tableOf(owner))]));
 }
 
 /** Named at last: a name that is taken is somebody else's, and nothing is said of that one. */

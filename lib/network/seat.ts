@@ -1,16 +1,20 @@
 import type { NetworkError } from '../errors.js';
 import { type Bandwidth, limitReceiving, limitSending } from './bandwidth.js';
+import { allowForwarding } from './forwarding.js';
 import type { Hosts, HostsFile } from './hosts.js';
 import { addressAt, contains, type IpAddress, type Subnet } from './ip.js';
 import { gatewayNumber, type Leases, macFor } from './leases.js';
 import { addAddress } from './netlink/address.js';
 import { addVeth, changeLink, deleteLink, findLink, listLinks } from './netlink/link.js';
+import { commit, deleteRule, listRules, type Table } from './netlink/nftables.js';
 import { addRoute, everything } from './netlink/route.js';
 import { NetlinkSocket, type Network } from './netlink/socket.js';
+import type { PortSetting } from './options.js';
 import { linkName } from './owned-link.js';
+import { publishRules } from './publish.js';
 
 /** What seats share: their bridge. */
-export interface Table {
+export interface Shared {
   readonly owner: string;
   /** Index of the bridge. */
   readonly index: number;
@@ -18,6 +22,9 @@ export interface Table {
   readonly leases: Leases;
   readonly hosts: Hosts;
   readonly route: NetlinkSocket;
+  readonly filter: NetlinkSocket;
+  /** Its packet filter. */
+  readonly table: Table;
 }
 
 export interface SeatOptions {
@@ -31,18 +38,19 @@ export interface SeatOptions {
 export class Seat {
   readonly addresses: readonly IpAddress[];
   readonly hostname: string | undefined;
-  readonly #table: Table;
+  readonly #shared: Shared;
   readonly #options: SeatOptions;
   #file: HostsFile | undefined;
   /** Our end of the pair. */
   #link: string | undefined;
+  #published: readonly PortSetting[] = [];
   #released = false;
 
-  constructor(table: Table, options: SeatOptions) {
-    this.#table = table;
+  constructor(shared: Shared, options: SeatOptions) {
+    this.#shared = shared;
     this.#options = options;
     this.hostname = options.hostname;
-    this.addresses = table.leases.take(options.address);
+    this.addresses = shared.leases.take(options.address);
   }
 
   get link(): string | undefined {
@@ -51,13 +59,18 @@ export class Seat {
 
   /** For /etc/hosts: its path on the host. */
   hostsFile(names: Readonly<Record<string, string>>): string {
-    this.#file ??= this.#table.hosts.addFile(names);
+    this.#file ??= this.#shared.hosts.addFile(names);
     return this.#file.path;
+  }
+
+  /** Of these, `host` is known by now. */
+  publish(ports: readonly PortSetting[]): void {
+    this.#published = ports;
   }
 
   /** The pair, its other end inside: with addresses, and the way out. On failure nothing is left of it. */
   async connect(network: Network): Promise<void> {
-    const { owner, index, subnets, route, hosts } = this.#table;
+    const { owner, index, subnets, route, hosts } = this.#shared;
     const { bandwidth = {}, mac = macFor(subnets[0] as Subnet, this.addresses[0] as IpAddress) } = this.#options;
     using inside = await NetlinkSocket.open('route', network);
     const names = new Set((await listLinks(inside)).map(({ name }) => name));
@@ -82,6 +95,7 @@ export class Seat {
         const gateway = addressAt(subnet, gatewayNumber);
         await unlessErrno('EEXIST', inside.request(addRoute({ to: everything(subnet.family), gateway, link: theirs.index })));
       }
+      await this.#lead(pair);
       hosts.addPeer(this);
     } catch (error) {
       await this.#disconnect();
@@ -92,7 +106,7 @@ export class Seat {
   async release(): Promise<void> {
     if (this.#released) return;
     this.#released = true;
-    const { hosts, leases } = this.#table;
+    const { hosts, leases } = this.#shared;
     hosts.removePeer(this);
     if (this.#file) hosts.removeFile(this.#file);
     await this.#disconnect();
@@ -100,10 +114,26 @@ export class Seat {
     leases.give(this.addresses);
   }
 
+  async #lead(comment: string): Promise<void> {
+    const { filter, table } = this.#shared;
+    const rules = this.#published.flatMap((port) => publishRules(table, port, this.addresses, comment));
+    if (rules.length === 0) return;
+    for (const { family } of this.addresses) allowForwarding(family);
+    await commit(filter, rules);
+  }
+
   /** It goes with the network, too: then it is gone already. */
   async #disconnect(): Promise<void> {
     if (this.#link === undefined) return;
-    await unlessErrno('ENODEV', this.#table.route.request(deleteLink(this.#link)));
+    if (this.#published.length > 0) {
+      const { filter, table } = this.#shared;
+      const rules = (await listRules(filter, table)).filter(({ comment }) => comment === this.#link);
+      await commit(
+        filter,
+        rules.map((rule) => deleteRule(table, rule)),
+      );
+    }
+    await unlessErrno('ENODEV', this.#shared.route.request(deleteLink(this.#link)));
   }
 }
 

@@ -110,8 +110,15 @@ export const CLOSE_RANGE_CLOEXEC = 4;
 
 export const KEYCTL_JOIN_SESSION_KEYRING = 1;
 
+// socket(2), ip(7), ipv6(7)
 export const AF_INET = 2;
+export const AF_INET6 = 10;
+export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
+export const SOCK_RAW = 3;
+export const SOCK_NONBLOCK = O_NONBLOCK;
+export const SOL_SOCKET = 1;
+export const SO_REUSEADDR = 2;
 export const SOCK_CLOEXEC = O_CLOEXEC;
 export const SIOCSIFFLAGS = 0x8914;
 export const IFF_UP = 1;

@@ -170,7 +170,10 @@ const flagArguments: Readonly<Record<string, Names>> = {
   'close_range.2': named('CLOSE_RANGE_CLOEXEC'),
   'socket.1': [
     [k.SOCK_CLOEXEC, 'SOCK_CLOEXEC'],
+    [k.SOCK_NONBLOCK, 'SOCK_NONBLOCK'],
+    [k.SOCK_RAW, 'SOCK_RAW'],
     [k.SOCK_DGRAM, 'SOCK_DGRAM'],
+    [k.SOCK_STREAM, 'SOCK_STREAM'],
   ],
 };
 
@@ -186,7 +189,7 @@ const valueArguments: Readonly<Record<string, Names>> = {
   'ioctl.1': named('SIOCSIFFLAGS', 'TIOCSWINSZ', 'TIOCSPTLCK'),
   'ioctl_number.1': named('TIOCSCTTY', 'TIOCGPTPEER'),
   'rt_sigprocmask.0': named('SIG_SETMASK'),
-  'socket.0': named('AF_INET'),
+  'socket.0': named('AF_INET', 'AF_INET6'),
 };
 const landlockRights: Names = fileRights.map(({ name, bit }) => [bit, name]);
 const octalArguments = new Set(['mkdirat.2', 'mknodat.2', 'openat.3', 'umask.0']);

@@ -1,7 +1,9 @@
 import { optionError } from '../errors.js';
+import { Namespace } from '../namespace/namespace.js';
 import { Bridge } from '../network/bridge.js';
 import { type AttachOptions, seatOptions } from '../network/bridge-options.js';
 import { parseAddress } from '../network/ip.js';
+import type { NetworkOptions } from '../network/types.js';
 import type { NamespaceChoice } from './settings.js';
 import type { SpawnOptions } from './types.js';
 import * as check from './validate.js';
@@ -14,15 +16,30 @@ export interface BridgeSetting {
   readonly dns: Readonly<Record<string, string>>;
 }
 
+const isOnBridge = (network: SpawnOptions['network']): network is NetworkOptions =>
+  typeof network === 'object' && network !== null && 'bridge' in network && network.bridge !== undefined;
+
+/** What is left for who knows of no bridge. */
+export function withoutBridge(network: SpawnOptions['network']): SpawnOptions['network'] {
+  if (isOnBridge(network)) {
+    const { ports } = network;
+    return ports === undefined ? 'none' : { ports };
+  }
+  if (typeof network !== 'object' || network === null || network instanceof Namespace || Array.isArray(network)) return network;
+  const { bridge: _, ...rest } = network as NetworkOptions;
+  for (const option of ['address', 'mac', 'bandwidth'] as const)
+    if (rest[option] !== undefined) throw optionError(`network.${option}`, 'nothing without `bridge`', rest[option]);
+  return rest;
+}
+
 export function bridgeOf(options: SpawnOptions, namespaces: { readonly net: NamespaceChoice; readonly mount: NamespaceChoice }): BridgeSetting | undefined {
   const { network, hostname, detached } = options;
-  if (typeof network !== 'object' || network === null || !('bridge' in network) || network.bridge === undefined) return undefined;
+  if (!isOnBridge(network)) return undefined;
   check.onlyKeys(network, 'network', ['bridge', 'address', 'mac', 'ports', 'bandwidth', 'egress', 'dns']);
-  const { bridge, address, mac, bandwidth, ports, egress, dns } = network;
+  const { bridge, address, mac, bandwidth, egress, dns } = network;
   if (!(bridge instanceof Bridge)) throw optionError('network.bridge', 'a Bridge', bridge);
   if (namespaces.net !== 'new') throw optionError('network.bridge', "nothing when namespaces.net is not 'new'", bridge);
   if (detached) throw optionError('detached', 'false with a bridge, which goes with this process', detached);
-  if (ports !== undefined) throw optionError('network.ports', 'nothing with a bridge in this version', ports);
   if (egress !== undefined) throw optionError('network.egress', 'nothing with a bridge in this version: what leaves the subnet is not filtered yet', egress);
   if (dns !== undefined && namespaces.mount !== 'new')
     throw optionError('network.dns', "nothing when namespaces.mount is not 'new': there is no /etc/hosts to write", dns);

@@ -7,6 +7,7 @@ import type { UserNamespace } from '../namespace/kinds.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
 import { checked, native } from '../native.js';
+import { ProcessNetwork } from '../network/process-network.js';
 import { PlanBuilder } from '../plan/builder.js';
 import { explanationOf } from '../plan/explain.js';
 import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
@@ -15,9 +16,9 @@ import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
 import { descriptorsOf, enter, type Ready, takeReady } from '../rootfs/ready.js';
 import { userNamespaceOfBind } from '../security/bind-ids.js';
 import { hostIds, type Ids, idsFor, idsOfNamespace, outside } from '../security/id-map.js';
-import { BridgeNetwork } from './bridge-network.js';
 import { landlockAbi } from '../security/landlock/ability.js';
 import { type Ruleset, rulesetFor } from '../security/landlock/ruleset.js';
+import { BridgeNetwork } from './bridge-network.js';
 import { type Context, compile } from './compile.js';
 import type { InitPipes } from './init-channel.js';
 import { lookUpUser } from './inside-user.js';
@@ -37,8 +38,9 @@ export interface Prepared {
   readonly missing: readonly string[];
   readonly init: InitPipes | undefined;
   readonly group: ProcessGroup | undefined;
-  readonly network: BridgeNetwork | undefined;
+  readonly bridge: BridgeNetwork | undefined;
   readonly landlock: Ruleset | undefined;
+  readonly network: ProcessNetwork | undefined;
   readonly execStep: number;
   release(): void;
   /** For a plan that will not run: its descriptors too. */
@@ -55,17 +57,18 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
   const plan = new PlanBuilder();
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
-    const network = await BridgeNetwork.for(asked);
-    if (network) {
-      releases.push(() => void network.release());
-      given.push(network.channel.socket, network.channel.sent);
+    const bridge = await BridgeNetwork.for(asked);
+    if (bridge) {
+      releases.push(() => void bridge.release());
+      given.push(bridge.channel.socket, bridge.channel.sent);
     }
     const settings = {
       ...asked,
       ...(asked.image ? { rootfs: await rootOfImage(asked.image, releases) } : {}),
-      mounts: [...(network?.mounts ?? []), ...asked.mounts],
+      mounts: [...(bridge?.mounts ?? []), ...asked.mounts],
     };
     const found = await findAll(settings, releases, given, whole);
+    bridge?.seat.publish((settings.network?.ports ?? []).map((port, index) => ({ ...port, host: found.network?.ports[index]?.host ?? port.host })));
     const init = settings.init || needsInit(settings, found.ids) ? openInit(settings.stdio.length + 4) : undefined;
     if (init) given.push(...Object.values(init.child), ...Object.values(init.ours));
     if (init) own(init.child.status, found.ids);
@@ -73,7 +76,7 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
     if (found.group?.recipe) releases.push(() => found.group?.cgroup.forget());
     const { namespaces, missing } = compile(plan, settings, {
       ...found,
-      channel: network?.channel,
+      channel: bridge?.channel,
       stdio: streams.child,
       terminalChannel: streams.terminal?.theirs,
       terminalSize: streams.terminal?.stream?.size,
@@ -87,8 +90,9 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
       missing,
       init: init?.ours,
       group: found.group,
-      network,
+      bridge,
       landlock: found.landlock,
+      network: found.network,
       execStep: plan.all.length - 1,
       release,
       discard: () => {
@@ -121,6 +125,7 @@ interface Found {
   readonly bindUserns: Context['bindUserns'];
   readonly group: ProcessGroup | undefined;
   readonly landlock: Ruleset | undefined;
+  readonly network: ProcessNetwork | undefined;
 }
 
 async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean): Promise<Found> {
@@ -156,7 +161,9 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
     bindUserns.set(mount, fd);
   }
   const group = settings.cgroup && (await ProcessGroup.for(settings.cgroup, settings.detached));
-  return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, landlock };
+  const network = settings.network && !whole ? await ProcessNetwork.open(settings.network) : undefined;
+  if (network) releases.push(() => network.close());
+  return { ids: newIds || joined ? ids : undefined, user, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, landlock, network };
 }
 
 /**

@@ -34,7 +34,6 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   readonly rootfs?: OverlayRootfs;
   /** Its own, for as long as it lives, or the one that it was given. Of its own limits from `spawned` on. */
   cgroup?: Cgroup;
-  readonly ports: readonly { host: number; guest: number }[] = [];
   pid: number | undefined;
   exitCode: number | null = null;
   signalCode: NodeJS.Signals | null = null;
@@ -104,6 +103,11 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   get namespaces(): Readonly<NamespaceByType> {
     if (!this.#namespaces) throw notStarted('its namespaces exist from `spawned` on, to its end');
     return this.#namespaces.all;
+  }
+
+  /** What was published, from `spawned` on; with `host: 0`, the port that the kernel has chosen. */
+  get ports(): readonly { host: number; guest: number }[] {
+    return this.#prepared?.network?.ports ?? [];
   }
 
   /** Sends a signal, by pidfd: never to a stranger. False once it has ended. */
@@ -195,7 +199,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
         (failure, executed, pid, kept) => this.#onStart(failure, executed, pid, kept),
         (code, signal, usage) => this.#onExit(code, signal, usage),
       );
-      prepared.network?.start((error) => {
+      prepared.bridge?.start((error) => {
         this.#failure ??= error;
         this.#native?.cancel();
       });
@@ -239,6 +243,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.#state = 'running';
     this.#startReading();
     this.#namespaces = new ProcessNamespaces(pid);
+    this.#prepared?.network?.begin(pid);
     const group = this.#prepared?.group;
     if (group) this.cgroup = group.cgroup;
     const { cpuTimeLimit } = this.#settings;
@@ -268,8 +273,8 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
 
   /** At once without a group and a bridge; else when what it says has been read, and it is gone if it was the spawn's own. */
   #afterGroup(then: (usage: GroupUsage | undefined) => void): void {
-    const network = this.#prepared?.network;
-    if (network) void network.release().then(() => this.#afterOwnGroup(then));
+    const bridge = this.#prepared?.bridge;
+    if (bridge) void bridge.release().then(() => this.#afterOwnGroup(then));
     else this.#afterOwnGroup(then);
   }
 

@@ -9,6 +9,7 @@ import { imageDefaults } from '../image/spawn-defaults.js';
 import { namespaceTypes } from '../namespace/flags.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
+import { type NetworkSettings, networkOf } from '../network/options.js';
 import { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
 import type { CapabilitySets } from '../security/capabilities.js';
 import { checkIdMap } from '../security/id-map.js';
@@ -16,7 +17,7 @@ import { checkLandlock } from '../security/landlock/rules.js';
 import { checkSysctl } from '../security/sysctl.js';
 import type { LandlockRules } from '../security/types.js';
 import { parseBytes } from '../units.js';
-import { type BridgeSetting, bridgeOf } from './bridge-settings.js';
+import { type BridgeSetting, bridgeOf, withoutBridge } from './bridge-settings.js';
 import { type MountSetting, mountOf } from './mount-settings.js';
 import { capabilitiesOf, type RlimitSetting, rlimitsOf, type UserSetting, userOf } from './privilege-settings.js';
 import { isPiped, stdioOf, ttyOf } from './stdio-settings.js';
@@ -41,6 +42,7 @@ export interface Settings {
   readonly idMap: 'auto' | 'self' | IdMap;
   readonly timeOffsets: { readonly monotonic: number; readonly boottime: number } | undefined;
   readonly bridge: BridgeSetting | undefined;
+  readonly network: NetworkSettings | undefined;
   /** Limits: a group of its own. */
   readonly cgroup: Cgroup | Limits | undefined;
   /** Milliseconds of processor time. */
@@ -138,6 +140,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
   for (const { option, isDefault, takes } of later) {
     if (options[option] !== undefined && !isDefault(options[option])) throw optionError(option, takes, options[option]);
   }
+  const network = networkOf(withoutBridge(options.network));
   const namespaces = namespacesOf(options);
   const timeOffsets = options.timeOffsets === undefined ? undefined : timeOffsetsOf(options.timeOffsets);
   const tty = ttyOf(options.tty);
@@ -163,6 +166,8 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     throw optionError('outputLimit', 'nothing when neither stdout nor stderr is piped: there is nothing to count', options.outputLimit);
   }
   if (options.signal !== undefined && !(options.signal instanceof AbortSignal)) throw optionError('signal', 'an AbortSignal', options.signal);
+  const detached = options.detached === undefined ? false : check.flag(options.detached, 'detached');
+  if (detached && network) throw optionError('detached', 'false with ports or egress: they live in this process', detached);
   return {
     command,
     args: words,
@@ -178,6 +183,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
     timeOffsets,
     bridge: bridgeOf(options, namespaces),
+    network,
     cgroup: cgroupOf(options),
     cpuTimeLimit: options.cpuTimeLimit === undefined ? undefined : check.milliseconds(options.cpuTimeLimit, 'cpuTimeLimit'),
     user,
@@ -198,7 +204,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     signal: options.signal,
     killSignal: options.killSignal === undefined ? (ofImage?.killSignal ?? 'SIGKILL') : check.signalName(options.killSignal, 'killSignal'),
     killGrace: options.killGrace === undefined ? 5000 : check.milliseconds(options.killGrace, 'killGrace'),
-    detached: options.detached === undefined ? false : check.flag(options.detached, 'detached'),
+    detached,
   };
 }
 
@@ -239,11 +245,7 @@ function namespacesOf(options: SpawnOptions): Record<NamespaceType, NamespaceCho
   }
   const { network } = options;
   if (network !== undefined) {
-    const onBridge = typeof network === 'object' && network !== null && 'bridge' in network && network.bridge !== undefined;
-    if (network !== 'none' && network !== 'host' && !onBridge && !(network instanceof Namespace && network.type === 'net')) {
-      throw optionError('network', "'none', 'host', a NetNamespace, or one with a bridge in this version: ports and egress are not in it yet", network);
-    }
-    const meant: NamespaceChoice = network === 'none' || onBridge ? 'new' : network === 'host' ? 'host' : (network as Namespace);
+    const meant: NamespaceChoice = network instanceof Namespace ? network : network === 'host' ? 'host' : 'new';
     if (asked['net'] !== undefined && asked['net'] !== meant) throw optionError('network', 'the same as namespaces.net, if both are given', network);
     result.net = meant;
   }

@@ -32,6 +32,18 @@ const prologue = `
     socket.on('close', () => resolve(text)).on('error', (error) => resolve(error.code));
   });
   const inNet = ({ fd }) => '--net=/proc/' + process.pid + '/fd/' + fd;
+  /** A network of its own, which knows of no subnet of ours: 192.0.2.2, 2001:db8::2. */
+  const makeWorld = async () => {
+    const world = await Namespace.create('net');
+    const inWorld = (...args) => run('nsenter', inNet(world), ...args);
+    run('ip', 'link', 'add', 'wan', 'type', 'veth', 'peer', 'name', 'out', 'netns', '/proc/' + process.pid + '/fd/' + world.fd);
+    for (const [at, link, v4, v6] of [[run, 'wan', '192.0.2.1/24', '2001:db8::1/64'], [inWorld, 'out', '192.0.2.2/24', '2001:db8::2/64']]) {
+      at('ip', 'address', 'add', v4, 'dev', link);
+      at('ip', 'address', 'add', v6, 'dev', link, 'nodad');
+      at('ip', 'link', 'set', link, 'up');
+    }
+    return world;
+  };
   const refusal = (work) => work.then(() => 'done', (error) => error.name + ' ' + error.code + ' ' + error.message);
   // What still runs dies with us.
   const tell = (value) => { console.log(JSON.stringify(value)); process.exit(0); };

@@ -216,15 +216,8 @@ describeNeeding(['root', 'program:ip', 'program:nft', 'program:unshare'])('three
 
   test('reach the world only by the address of the host, and are not reached from there', async () => {
     const seen = await onHost(`
-      // The world: a network of its own, which knows of no subnet of ours.
-      const world = await Namespace.create('net');
+      const world = await makeWorld();
       const inWorld = (...args) => run('nsenter', inNet(world), ...args);
-      run('ip', 'link', 'add', 'wan', 'type', 'veth', 'peer', 'name', 'out', 'netns', '/proc/' + process.pid + '/fd/' + world.fd);
-      for (const [at, link, v4, v6] of [[run, 'wan', '192.0.2.1/24', '2001:db8::1/64'], [inWorld, 'out', '192.0.2.2/24', '2001:db8::2/64']]) {
-        at('ip', 'address', 'add', v4, 'dev', link);
-        at('ip', 'address', 'add', v6, 'dev', link, 'nodad');
-        at('ip', 'link', 'set', link, 'up');
-      }
       const server = await serve('the world', { network: world });
       const tcp = (address) => ['connect-tcp', address, 8080, '?'];
       const from = async (options) => {
@@ -264,6 +257,80 @@ describeNeeding(['root', 'program:ip', 'program:nft', 'program:unshare'])('three
         "without": [
           "EHOSTUNREACH",
           "EACCES",
+        ],
+      }
+    `);
+  });
+});
+
+describeNeeding(['root', 'program:ip', 'program:nft', 'program:unshare'])('published ports', () => {
+  test('lead to the sandbox from here, from the world and from its peers, until it ends', async () => {
+    const seen = await onHost(`
+      const world = await makeWorld();
+      const bridge = await Bridge.create({ subnet: ['10.21.0.0/24', 'fd21::/64'] });
+      const one = await serve('one', { network: { bridge, ports: [
+        { host: 0, guest: 8080, address: '0.0.0.0' }, { host: 0, guest: 8080, address: '::' }, { host: 0, guest: 8080 }, { host: 5353, guest: 53, address: '192.0.2.1', protocol: 'udp' },
+      ] } });
+      const [v4, v6, here] = one.ports.map(({ host }) => host);
+      const rules = JSON.parse(run('nft', '-j', 'list', 'ruleset')).nftables.flatMap(({ rule }) => (rule?.chain === 'published' ? [rule.expr.find((each) => 'dnat' in each).dnat] : []));
+      const tcp = (address, port) => ['connect-tcp', address, port, '?'];
+      const heard = (answers) => answers.map(({ errno, received }) => received ?? errno);
+      const questions = [tcp('192.0.2.1', v4), tcp('2001:db8::1', v6), tcp('192.0.2.1', v6), tcp('192.0.2.1', here)];
+      const fromWorld = heard(await ask(questions, { network: world }));
+      const fromPeer = heard(await ask(questions.slice(0, 2), { network: { bridge } }));
+      const fromHere = [await hear(v4, '127.0.0.1'), await hear(v4, '192.0.2.1'), await hear(v6, '::1'), await hear(here, '127.0.0.1')];
+      one.kill('SIGKILL');
+      await one.exited;
+      const after = heard(await ask(questions, { network: world }));
+      const left = JSON.parse(run('nft', '-j', 'list', 'ruleset')).nftables.filter(({ rule }) => rule?.chain === 'published').length;
+      tell({ rules, fromWorld, fromPeer, fromHere, after, left });
+    `);
+    expect(seen).toMatchInlineSnapshot(`
+      {
+        "after": [
+          "ECONNREFUSED",
+          "ECONNREFUSED",
+          "ECONNREFUSED",
+          "ECONNREFUSED",
+        ],
+        "fromHere": [
+          "one",
+          "one",
+          "one",
+          "one",
+        ],
+        "fromPeer": [
+          "one",
+          "one",
+        ],
+        "fromWorld": [
+          "one",
+          "one",
+          "one",
+          "ECONNREFUSED",
+        ],
+        "left": 0,
+        "rules": [
+          {
+            "addr": "10.21.0.2",
+            "family": "ip",
+            "port": 8080,
+          },
+          {
+            "addr": "10.21.0.2",
+            "family": "ip",
+            "port": 8080,
+          },
+          {
+            "addr": "fd21::2",
+            "family": "ip6",
+            "port": 8080,
+          },
+          {
+            "addr": "10.21.0.2",
+            "family": "ip",
+            "port": 53,
+          },
         ],
       }
     `);

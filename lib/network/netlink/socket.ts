@@ -1,4 +1,4 @@
-import { errnoText, NetworkError } from '../../errors.js';
+import { errnoText, IsolationError, NetworkError } from '../../errors.js';
 import { networkAdvice } from '../../host/network-hints.js';
 import { enter } from '../../namespace/enter.js';
 import { native } from '../../native.js';
@@ -94,6 +94,8 @@ export class NetlinkSocket implements Disposable {
   }
 
   #exchange(requests: readonly Request[]): Promise<Answer[]> {
+    // Its number may be somebody else's by now.
+    if (this.#closed) return Promise.reject(new IsolationError('ERR_CLOISTER_DISPOSED', 'this network has been deleted'));
     const turn = this.#last.then(() => this.#talk(requests));
     this.#last = turn.catch(() => {});
     return turn;
