@@ -10,6 +10,7 @@ import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
+import type { BridgeSetting } from './bridge-settings.js';
 import type { MountSetting } from './mount-settings.js';
 import type { Settings } from './settings.js';
 
@@ -47,9 +48,7 @@ export class BridgeNetwork {
     this.channel = { socket: theirs, sent };
   }
 
-  static async for(settings: Settings): Promise<BridgeNetwork | undefined> {
-    if (!settings.bridge) return undefined;
-    const { bridge, seat: options, dns } = settings.bridge;
+  static async for(settings: Settings, { bridge, seat: options, dns }: BridgeSetting): Promise<BridgeNetwork> {
     const seat = await bridge.seat(options);
     try {
       return new BridgeNetwork(bridge, seat, settings.namespaces.mount === 'new' ? filesOf(settings, bridge, seat, dns) : []);

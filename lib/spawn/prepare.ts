@@ -57,16 +57,13 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
   const plan = new PlanBuilder();
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
-    const bridge = await BridgeNetwork.for(asked);
+    const bridge = asked.bridge && (await BridgeNetwork.for(asked, asked.bridge));
     if (bridge) {
       releases.push(() => void bridge.release());
       given.push(bridge.channel.socket, bridge.channel.sent);
     }
-    const settings = {
-      ...asked,
-      ...(asked.image ? { rootfs: await rootOfImage(asked.image, releases) } : {}),
-      mounts: [...(bridge?.mounts ?? []), ...asked.mounts],
-    };
+    const withRoot = asked.image ? { ...asked, rootfs: await rootOfImage(asked.image, releases) } : asked;
+    const settings = bridge ? { ...withRoot, mounts: [...bridge.mounts, ...asked.mounts] } : withRoot;
     const found = await findAll(settings, releases, given, whole);
     bridge?.seat.publish((settings.network?.ports ?? []).map((port, index) => ({ ...port, host: found.network?.ports[index]?.host ?? port.host })));
     const init = settings.init || needsInit(settings, found.ids) ? openInit(settings.stdio.length + 4) : undefined;
