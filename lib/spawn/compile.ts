@@ -27,6 +27,7 @@ import { addRuleset } from '../security/landlock/steps.js';
 import type { Filters } from '../security/seccomp/filters.js';
 import { restrictSpeculation, shareNoCore } from '../security/speculation.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
+import { awaitNetwork, handOutNetwork, type NetworkChannel } from './bridge-network.js';
 import { giveUpPrivileges } from './fallback.js';
 import { filterCalls } from './filter-calls.js';
 import { joinNamespaces, ownerOf } from './join.js';
@@ -60,6 +61,8 @@ export interface Context {
   readonly group: ProcessGroup | undefined;
   /** Takes the sockets that egress is decided at. */
   readonly egressChannel: number | undefined;
+  /** Of a network that is connected while the child waits. */
+  readonly channel: NetworkChannel | undefined;
   readonly landlock: Ruleset | undefined;
   /** There are no namespaces to be had. */
   readonly isFallback: boolean;
@@ -90,6 +93,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
     socket: plan.slot('pidfd socket', context.init.pidfdSocket),
   };
   const calls = context.callChannel === undefined ? undefined : plan.slot('listener channel', context.callChannel);
+  const network = context.channel && { socket: plan.slot('network socket', context.channel.socket), sent: plan.slot('network sent', context.channel.sent) };
   const borrow = (name: string, fd: number): Slot => plan.slot(name, checked(native().duplicate(fd, 64), 'fcntl', 'borrow a descriptor'));
 
   const owner = ownerOf(settings, context);
@@ -168,6 +172,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   if (settings.timeOffsets) writeTimeOffsets(plan, settings.timeOffsets);
   if (newUser && context.ids) becomeRoot(plan, context.ids);
   else if (kinds.user === 'joined') enterIds(plan);
+  if (network) handOutNetwork(plan, network.socket, network.sent);
   enterCgroup?.();
   dieWithParent(plan, settings);
 
@@ -199,6 +204,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   if (settings.tty && !pts) pts = openDirectory(plan.label('open the terminal', '/dev'), cwd, '/dev');
   if (namespaces.net === 'new' && !plan.netSlot) bringUpLoopback(plan);
   if (egress) intercept(plan, egress);
+  if (network) awaitNetwork(plan, network.socket);
   nameHost(plan, settings);
   const terminal =
     settings.tty && channel && pts

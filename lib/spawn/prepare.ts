@@ -20,6 +20,7 @@ import { hostIds, type Ids, idsFor, idsOfNamespace, outside } from '../security/
 import { landlockAbi } from '../security/landlock/ability.js';
 import { type Ruleset, rulesetFor } from '../security/landlock/ruleset.js';
 import { type Filters, filtersOf } from '../security/seccomp/filters.js';
+import { BridgeNetwork } from './bridge-network.js';
 import { type Context, compile } from './compile.js';
 import { type Fallback, fallbackOf } from './fallback.js';
 import type { InitPipes } from './init-channel.js';
@@ -43,6 +44,7 @@ export interface Prepared {
   readonly missing: readonly string[];
   readonly init: InitPipes | undefined;
   readonly group: ProcessGroup | undefined;
+  readonly bridge: BridgeNetwork | undefined;
   readonly landlock: Ruleset | undefined;
   readonly network: ProcessNetwork | undefined;
   readonly filters: Filters | undefined;
@@ -71,8 +73,15 @@ export async function prepare(
   try {
     const fallback = await fallbackOf(asked, (trial, child) => prepare(trial, { child: [...child], terminal: undefined }, undefined, true));
     const possible = fallback?.settings ?? asked;
-    const settings = possible.image ? { ...possible, rootfs: await rootOfImage(possible.image, releases) } : possible;
+    const bridge = possible.bridge && (await BridgeNetwork.for(possible, possible.bridge));
+    if (bridge) {
+      releases.push(() => void bridge.release());
+      given.push(bridge.channel.socket, bridge.channel.sent);
+    }
+    const withRoot = possible.image ? { ...possible, rootfs: await rootOfImage(possible.image, releases) } : possible;
+    const settings = bridge ? { ...withRoot, mounts: [...bridge.mounts, ...withRoot.mounts] } : withRoot;
     const found = await findAll(settings, releases, given, whole, fallback);
+    bridge?.seat.publish((settings.network?.ports ?? []).map((port, index) => ({ ...port, host: found.network?.ports[index]?.host ?? port.host })));
     const init = settings.init || needsInit(settings, found.ids) ? openInit(settings.stdio.length + 4) : undefined;
     if (init) given.push(...Object.values(init.child), ...Object.values(init.ours));
     if (init) own(init.child.status, found.ids);
@@ -87,6 +96,7 @@ export async function prepare(
       isFallback: fallback !== undefined,
       filters,
       callChannel: channel?.[1],
+      channel: bridge?.channel,
       stdio: streams.child,
       terminalChannel: streams.terminal?.theirs,
       terminalSize: streams.terminal?.stream?.size,
@@ -102,6 +112,7 @@ export async function prepare(
       missing,
       init: init?.ours,
       group: found.group,
+      bridge,
       landlock: found.landlock,
       network: found.network,
       filters,

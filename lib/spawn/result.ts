@@ -46,7 +46,7 @@ export function receiptOf(settings: Settings, prepared: Prepared): IsolationRece
     seccomp: settings.seccomp && prepared.filters ? { profile: settings.seccomp.profile.name, instructions: prepared.filters.instructions } : false,
     landlock: prepared.landlock ? { abi: prepared.landlock.abi, missing: prepared.landlock.missing } : false,
     cgroup: prepared.group ? groupOf(prepared.group) : false,
-    network: settings.network?.egress ? 'egress' : namespaces.net === 'new' ? 'none' : namespaces.net,
+    network: settings.bridge ? 'bridge' : settings.network?.egress ? 'egress' : namespaces.net === 'new' ? 'none' : namespaces.net,
     missing: prepared.fallback?.missing ?? [],
   };
 }
