@@ -184,7 +184,7 @@ describe('the network itself', () => {
       ],
       { network },
     );
-    expect(answers.map(({ errno }) => errno)).toEqual(['EPERM', 'EPERM', 'EPERM', 'EACCES']);
+    expect(answers.map(({ errno }) => errno)).toEqual(['EPERM', 'EPERM', 'EAFNOSUPPORT', 'EACCES']);
   });
 
   testNeeding(['python3', 'program:nft', 'program:ip'])(
