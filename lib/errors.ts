@@ -11,6 +11,8 @@ export interface ErrorDetails {
   readonly path?: string | undefined;
   readonly hint?: string | undefined;
   readonly evidence?: readonly string[] | undefined;
+  readonly address?: string | undefined;
+  readonly port?: number | undefined;
   readonly cause?: unknown;
 }
 
@@ -64,7 +66,11 @@ export class CgroupError extends IsolationError {}
 /** A refusal about layers, images or a registry. */
 export class ImageError extends IsolationError {}
 /** A refusal about networks. */
-export class NetworkError extends IsolationError {}
+export class NetworkError extends IsolationError {
+  /** What was to be bound or connected to. */
+  declare readonly address?: string;
+  declare readonly port?: number;
+}
 
 /** Those that Node's own list does not have: errno(3). */
 const otherErrnos: Readonly<Record<number, readonly [name: string, text: string]>> = {

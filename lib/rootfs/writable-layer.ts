@@ -19,8 +19,8 @@ const moduleOf = (name: string): URL => new URL(`../tree/${name}.js`, import.met
 export function orderOf(made: Made, below: number): { parts: PartOrder[]; lent: number[] } {
   const lent = [made.base, below];
   const parts = made.parts.map(({ target, upper, root }): PartOrder => {
-    const mount = made.owner ? undefined : made.mounts.find((candidate) => candidate.target === target);
-    return { target: target.slice(1), base: 0, upper, below: 1, merged: mount && lent.push(mount.fd) - 1, root };
+    const mount = made.owner || !made.driver.redirects ? undefined : made.mounts.find((candidate) => candidate.target === target);
+    return { target: target.slice(1), base: 0, upper, below: 1, merged: mount && lent.push(mount.fd) - 1, byName: made.driver.marksByName, root };
   });
   return { parts, lent };
 }

@@ -2,11 +2,14 @@ import type { Attributes } from './files.js';
 import { ownerAttribute } from './owner-record.js';
 
 // overlayfs keeps its own notes in extended attributes: in trusted.*, which only root of the host has, or with `userxattr` in
-// user.*. overlayfs.rst; ovl_xattr_table in fs/overlayfs/super.c.
+// user.*. overlayfs.rst; ovl_xattr_table in fs/overlayfs/super.c. fuse-overlayfs has some of its own besides (can_access_xattr in main.c).
 
 export type OverlayPrefix = 'trusted.overlay.' | 'user.overlay.';
 
-const reserved = /^(trusted|user)\.(overlay|cloister)\./;
+const reserved = /^((trusted|user)\.(overlay|cloister)|user\.fuseoverlayfs)\./;
+
+/** set_fd_opaque() of fuse-overlayfs, where it may not set trusted.overlay.opaque. */
+export const fuseOpaque = 'user.fuseoverlayfs.opaque';
 
 /** Not a file's own: a stranger's tar must not bring them, and no layer tells them. */
 export const isReserved = (name: string): boolean => reserved.test(name);

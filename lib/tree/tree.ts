@@ -120,6 +120,13 @@ export async function emptyTree(path: string): Promise<void> {
   await withTree(path, (root, owner) => startTask<void>({ module, request, lent: [root], owner }).done);
 }
 
+/** The path, for people, at which a layer first takes away something of those below it; undefined: it only adds. */
+export async function whiteoutIn(layer: string): Promise<string | undefined> {
+  const request: TreeRequest = { kind: 'find whiteout', prefix: overlayPrefix() };
+  const found = await withTree(layer, (root, owner) => startTask<string | undefined>({ module, request, lent: [root], owner }).done);
+  return found === undefined ? undefined : pathText(Buffer.from(found, 'latin1'));
+}
+
 async function withTree<T>(directory: string, use: (root: number, owner: Owner | undefined) => Promise<T>): Promise<T> {
   const { root, owner, release } = await openTree(directory);
   try {
