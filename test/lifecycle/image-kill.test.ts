@@ -145,7 +145,9 @@ testNeeding(['overlay'])(
         startChild(script, { args: [place, `r${round}${'ab'[index]}`, String(random.below(2 ** 31)), killAt], deadline: 120_000 }),
       );
       const [first, second] = children as [ReturnType<typeof startChild>, ReturnType<typeof startChild>];
-      await second.lines.until(`begins ${random.below(12)}`);
+      await second.lines.until(`begins ${random.below(12)}`).catch(async (cause) => {
+        throw new Error(`${told}: ${JSON.stringify(await second.ended)}`, { cause });
+      });
       // Some moment of that; if the other one is still alive by then, its moment has come too.
       await new Promise((resolve) => setTimeout(resolve, random.below(60)));
       second.kill();
