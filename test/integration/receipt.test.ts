@@ -54,7 +54,11 @@ describe('side channels', () => {
   });
 
   test('what the options take', () => {
-    expect(() => spawnIsolated('true', { speculation: ['all'] as never })).toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'speculation[0]' takes 'store-bypass', 'indirect-branch' or 'l1d-flush'; got "all"]`);
-    expect(() => spawnIsolated('true', { coreScheduling: 1 as never })).toThrowErrorMatchingInlineSnapshot(`[TypeError: option 'coreScheduling' takes true or false; got 1]`);
+    expect(() => spawnIsolated('true', { speculation: ['all'] as never })).toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'speculation[0]' takes 'store-bypass', 'indirect-branch' or 'l1d-flush'; got "all"]`,
+    );
+    expect(() => spawnIsolated('true', { coreScheduling: 1 as never })).toThrowErrorMatchingInlineSnapshot(
+      `[TypeError: option 'coreScheduling' takes true or false; got 1]`,
+    );
   });
 });
