@@ -50,9 +50,10 @@ const latest = new Map<string, HostLayout>();
 async function examine(layout: HostLayout): Promise<HostRoot> {
   const who = caller();
   await tryMounts();
-  const kit = who.privileged && mountAbilities().detached ? await makeKit(layout) : undefined;
   const ids = await idsFor('auto', who, { uid: 0, gid: 0 });
+  let kit: Kit | undefined;
   try {
+    if (who.privileged && mountAbilities().detached) kit = await makeKit(layout);
     const shown: HostRoot['shown'][number][] = [];
     const missing: string[] = [];
     for (const [index, mount] of layout.mounts.entries()) {
@@ -78,6 +79,9 @@ async function examine(layout: HostLayout): Promise<HostRoot> {
       });
     }
     return { layout, shown, missing, kit };
+  } catch (error) {
+    if (kit) discardKit(kit);
+    throw error;
   } finally {
     ids.release();
   }
