@@ -18,7 +18,11 @@ import { Report } from './report.mjs';
 import { countByStrace, countPlan } from './syscalls.mjs';
 
 const { values: flags } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, rows: { type: 'string', default: '1,2,3,4,11,12,13,parts' }, gib: { type: 'string', default: '0,1,4' } },
+  options: {
+    quick: { type: 'boolean', default: false },
+    rows: { type: 'string', default: '1,2,3,4,11,12,13,parts' },
+    gib: { type: 'string', default: '0,1,4' },
+  },
 });
 const rows = new Set(flags.rows.split(','));
 const wants = (...names) => names.some((name) => rows.has(name));
