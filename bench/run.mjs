@@ -10,6 +10,7 @@ import { bench, build, compileAll, program, results } from './build.mjs';
 import { counters } from './cgroup.mjs';
 import { chart } from './chart.mjs';
 import { contest, full } from './contest.mjs';
+import { networks } from './network.mjs';
 import { partsByOption, partsByStep } from './parts.mjs';
 import { openPeers } from './peers.mjs';
 import { preparePlan, startLimit } from './plan.mjs';
@@ -17,7 +18,11 @@ import { Report } from './report.mjs';
 import { countByStrace, countPlan } from './syscalls.mjs';
 
 const { values: flags } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, rows: { type: 'string', default: '1,2,3,4,11,13,parts' }, gib: { type: 'string', default: '0,1,4' } },
+  options: {
+    quick: { type: 'boolean', default: false },
+    rows: { type: 'string', default: '1,2,3,4,11,12,13,parts' },
+    gib: { type: 'string', default: '0,1,4' },
+  },
 });
 const rows = new Set(flags.rows.split(','));
 const wants = (...names) => names.some((name) => rows.has(name));
@@ -58,6 +63,7 @@ const options = await withLimits(await optionsToSee());
 if (wants('1', '3')) await heaps();
 if (wants('2', '4')) await limitAndPeers();
 if (wants('11')) await counters(report);
+if (wants('12')) await networks(report, program, options, rounds);
 if (wants('13')) await systemCalls();
 if (wants('parts')) await parts();
 

@@ -344,7 +344,17 @@ const refusedValue: Rule = ({ syscall, errno, step, path }) => {
   return undefined;
 };
 
+/** nft_expr_type_get in net/netfilter/nf_tables_api.c, __netlink_create: what is not built, or cannot be loaded by whoever asks. */
+const noTransparentProxy: Rule = ({ step, errno }) => {
+  if (!step.startsWith('intercept what is sent') || ![k.ENOENT, k.EOPNOTSUPP, k.EPROTONOSUPPORT].includes(errno)) return undefined;
+  return {
+    what: 'this kernel has no nf_tables with tproxy, which egress is decided by',
+    hint: 'As root, `modprobe -a nf_tables nft_tproxy` (CONFIG_NFT_TPROXY); without `egress`, nothing leaves a sandbox either.',
+  };
+};
+
 const rules: readonly Rule[] = [
+  noTransparentProxy,
   cgroupAdvice,
   landlockAdvice,
   speculationAdvice,
