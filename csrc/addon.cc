@@ -2,11 +2,13 @@
 
 #include <napi.h>
 
+#include "binding/counter_files.h"
 #include "binding/descriptors.h"
 #include "binding/device_program.h"
 #include "binding/environment.h"
 #include "binding/files.h"
 #include "binding/init_program.h"
+#include "binding/landlock.h"
 #include "binding/plan_run.h"
 #include "binding/process.h"
 #include "binding/read_files.h"
@@ -27,7 +29,9 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("runPlan", Napi::Function::New(env, PlanRun::start, "runPlan"));
   exports.Set("stepKinds", Napi::Function::New(env, step_kinds, "stepKinds"));
   exports.Set("initProgram", Napi::Function::New(env, init_program, "initProgram"));
+  exports.Set("landlockAbi", Napi::Function::New(env, landlock_abi, "landlockAbi"));
   exports.Set("Watcher", Watcher::define(env));
+  exports.Set("CounterFiles", CounterFiles::define(env));
   exports.Set("readFiles", Napi::Function::New(env, read_files, "readFiles"));
   define_descriptors(env, exports);
   define_device_program(env, exports);

@@ -31,6 +31,11 @@ export interface NativeWatcher {
   close(): void;
 }
 
+export interface NativeCounterFiles {
+  /** In one visit to libuv's pool. NaN, or a hole among the texts: not there. */
+  read(): Promise<[numbers: Float64Array, texts: string[]]>;
+}
+
 export interface Native {
   /** Takes the descriptors in `slots` and both ends of `reportPipe`. */
   readonly Process: new (
@@ -45,6 +50,8 @@ export interface Native {
   runPlan(plan: Uint8Array, slots: Int32Array): Promise<{ readonly kept: Kept; readonly head: Buffer }>;
   /** Name and signature of each kind of step, in the order of the encoding. */
   stepKinds(): Record<string, string>;
+  /** The ABI of the kernel's Landlock, or a negative errno. */
+  landlockAbi(): number;
   /** A memfd with the init program, sealed: execveat(2) it, nobody can change it. */
   initProgram(): number;
   pipe(): [read: number, write: number] | number;
@@ -57,6 +64,14 @@ export interface Native {
   eventFd(): number;
   /** Each file's text (a directory's number of links), or a negative errno, by descriptor (kept open until then) or path; all in one visit to libuv's pool. */
   readFiles(files: readonly (number | string)[]): Promise<(string | number)[]>;
+  /**
+   * `keys`: for each file the names of what is wanted of it ('' is its first line as a number, 'anon' a line of that name, 'some avg10' a pair of such a
+   * line), or undefined for its text. Descriptors stay the caller's, and open until a reading has ended.
+   */
+  readonly CounterFiles: new (
+    files: readonly (number | string)[],
+    keys: readonly (readonly string[] | undefined)[],
+  ) => NativeCounterFiles;
   /**
    * Takes the descriptor. The callback gets what the file says after each event, or undefined when it is gone. `priority`: waits
    * for POLLPRI, as the files of a cgroup tell their changes, instead of POLLIN. `keepsAlive`: the event loop waits for it.

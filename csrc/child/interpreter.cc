@@ -128,6 +128,16 @@ long attach_device_program(long group, long program) {
   return raw_syscall(SYS_bpf, BPF_PROG_ATTACH, pointer(&attributes), sizeof(attributes));
 }
 
+long landlock_add_path(long ruleset, long parent, int64_t access) {
+  // linux/landlock.h, struct landlock_path_beneath_attr; headers of 5.10 have none.
+  const struct __attribute__((packed)) {
+    uint64_t allowed_access;
+    int32_t parent_fd;
+  } rule = {static_cast<uint64_t>(access), static_cast<int32_t>(parent)};
+  constexpr long kPathBeneath = 1;
+  return raw_syscall(SYS_landlock_add_rule, ruleset, kPathBeneath, pointer(&rule), 0);
+}
+
 bool tolerates(const Step& step, long error) {
   for (const int16_t errno_ : step.tolerate)
     if (errno_ != 0 && error == -errno_) return true;
@@ -148,6 +158,9 @@ int run_steps(const uint8_t* plan, uint32_t from, uint32_t to, int32_t* slots, S
       case StepKind::drop_bounding: result = drop_bounding(static_cast<uint64_t>(step.args[0]), step.args[1]); break;
       case StepKind::attach_device_program:
         result = attach_device_program(slot_fd(step.args[0], slots), slot_fd(step.args[1], slots));
+        break;
+      case StepKind::landlock_add_path:
+        result = landlock_add_path(slot_fd(step.args[0], slots), slot_fd(step.args[1], slots), step.args[2]);
         break;
       case StepKind::send_fd: result = send_fd(slot_fd(step.args[0], slots), slot_fd(step.args[1], slots)); break;
       case StepKind::read_head:

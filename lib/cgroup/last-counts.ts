@@ -1,10 +1,7 @@
 import { join } from 'node:path';
-import { native } from '../native.js';
-import { flatKeyed } from './controllers/controller.js';
-import { cpuOf, ioOf, type Look, numberAt } from './counters.js';
-import type { Version } from './hierarchies.js';
+import { cpuOf, ioOf, isPopulated, links, wantedOf } from './counters.js';
+import { Reading } from './look.js';
 import type { Place } from './places.js';
-import { files, keyOf, links } from './stats.js';
 import type { CgroupStats } from './types.js';
 import { killsBelow } from './victims.js';
 
@@ -18,36 +15,31 @@ export interface LastCounts {
   readonly pidsPeak: number | undefined;
 }
 
-const lastFiles: Readonly<Record<string, Readonly<Partial<Record<Version, readonly string[]>>>>> = {
-  memory: { v2: ['memory.peak', 'memory.events'], v1: ['memory.max_usage_in_bytes', 'memory.oom_control', links] },
-  cpuacct: files['cpuacct'] as object,
-  io: files['io'] as object,
-  blkio: { v1: ['blkio.throttle.io_service_bytes_recursive'] },
-  pids: { v2: ['pids.peak'], v1: ['pids.peak'] },
-};
+const lastFiles: ReadonlySet<string> = new Set([
+  ...['cgroup.events', 'cgroup.procs', 'cpu.stat', 'cpuacct.usage', 'cpuacct.usage_user', 'cpuacct.usage_sys'],
+  ...['memory.peak', 'memory.events', 'memory.max_usage_in_bytes', 'memory.oom_control', links],
+  ...['io.stat', 'blkio.throttle.io_service_bytes_recursive', 'pids.peak'],
+]);
 
 /** Peaks and events are gone with the group: read once, by path, and away from the event loop. */
 export async function lastCounts(places: readonly Place[]): Promise<LastCounts> {
   const wanted = places.flatMap(({ hierarchy: { version }, directory, controllers }) =>
-    [...(version === 'v2' ? ['cgroup.events', 'cpu.stat'] : ['cgroup.procs']), ...controllers.flatMap((name) => lastFiles[name]?.[version] ?? [])].map(
-      (file) => ({
-        key: keyOf(version, file),
-        path: join(directory, file),
-      }),
-    ),
+    // The periods of cpu.stat, v1's too, are not told of a run.
+    wantedOf(version, version === 'v1' ? controllers.filter((name) => name !== 'cpu') : controllers, [], lastFiles).map((file) => ({ file, directory })),
   );
-  const texts = await native().readFiles(wanted.map(({ path }) => path));
-  const found = new Map<string, string>();
-  for (const [index, text] of texts.entries()) if (typeof text === 'string') found.set((wanted[index] as { key: string }).key, text.trimEnd());
-  const at: Look = (version, file) => found.get(keyOf(version, file));
-  const below = await killsBelow(places, at('v1', links));
-  const kills = flatKeyed(at('v2', 'memory.events'))['oom_kill'] ?? flatKeyed(at('v1', 'memory.oom_control'))['oom_kill'];
+  const reading = new Reading(
+    wanted.map(({ file }) => file),
+    wanted.map(({ file: { file }, directory }) => join(directory, file)),
+  );
+  const at = await reading.look();
+  const below = await killsBelow(places, at.number('v1', links));
+  const kills = at.number('v2', 'memory.events', 'oom_kill') ?? at.number('v1', 'memory.oom_control', 'oom_kill');
   return {
-    populated: at('v2', 'cgroup.events')?.includes('populated 1') ?? (at('v1', 'cgroup.procs') ?? '') !== '',
+    populated: isPopulated(at),
     cpu: cpuOf(at),
     io: ioOf(at),
-    memoryPeak: numberAt(at, 'v2', 'memory.peak') ?? numberAt(at, 'v1', 'memory.max_usage_in_bytes'),
+    memoryPeak: at.number('v2', 'memory.peak') ?? at.number('v1', 'memory.max_usage_in_bytes'),
     oomKills: kills === undefined ? undefined : kills + below,
-    pidsPeak: numberAt(at, 'v2', 'pids.peak') ?? numberAt(at, 'v1', 'pids.peak'),
+    pidsPeak: at.number('v2', 'pids.peak') ?? at.number('v1', 'pids.peak'),
   };
 }

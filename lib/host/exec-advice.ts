@@ -22,10 +22,10 @@ const machines: Readonly<Record<number, string>> = {
 const ourMachine = process.arch === 'arm64' ? 183 : 62;
 
 /** Why execve(2) failed, told by the first bytes of the file as they were inside. */
-export function execveAdvice(paths: readonly string[], candidate: number, errno: number, head: Buffer, index: number): IsolationError {
+export function execveAdvice(paths: readonly string[], candidate: number, errno: number, head: Buffer, index: number, landlocked = false): IsolationError {
   const path = paths[candidate] ?? paths[0] ?? '';
   const name = path.split('/').at(-1) ?? path;
-  const { what, hint, code } = reason(paths, path, name, -errno, head);
+  const { what, hint, code } = reason(paths, path, name, -errno, head, landlocked);
   const where = { step: 'execute the program', index, syscall: 'execve', path };
   return IsolationError.ofErrno(code ?? 'ERR_CLOISTER_EXEC', errno, { ...where, what: what ?? errnoText(errno), hint });
 }
@@ -36,7 +36,7 @@ interface Reason {
   readonly code?: `ERR_CLOISTER_${string}`;
 }
 
-function reason(paths: readonly string[], path: string, name: string, errno: number, head: Buffer): Reason {
+function reason(paths: readonly string[], path: string, name: string, errno: number, head: Buffer, landlocked: boolean): Reason {
   const interpreter = scriptInterpreter(head) ?? elfInterpreter(head);
   if (errno === ENOENT && interpreter !== undefined) {
     const script = scriptInterpreter(head) !== undefined;
@@ -53,6 +53,14 @@ function reason(paths: readonly string[], path: string, name: string, errno: num
       what: paths.length > 1 ? `there is no program '${name}' in the root's PATH` : `there is no ${path} in the root`,
       hint:
         paths.length > 1 ? `Looked for, inside: ${paths.join(', ')}.` : 'The path is looked up inside the sandbox, not on the host. `mounts` can bring it in.',
+    };
+  }
+  if (errno === EACCES && landlocked) {
+    // The kernel executes the interpreter too: bprm_execve, load_elf_binary.
+    const other = interpreter ?? 'its interpreter or dynamic loader if it has one';
+    return {
+      what: `${path} exists inside, but may not be executed`,
+      hint: `With \`landlock\`, ${path}, and ${other}, must be below paths of \`execute\`, if that is given. Else it lacks the x permission for this user, or is on a mount that is noexec.`,
     };
   }
   if (errno === EACCES || errno === EISDIR) {

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import * as k from '../plan/constants.js';
 import { EACCES, EINVAL, ENOENT, ENOTDIR, EPERM, EROFS } from '../plan/constants.js';
 import { cgroupAdvice } from './cgroup-hints.js';
+import { landlockAdvice } from './landlock-hints.js';
 import { parseMountInfo } from './mountinfo.js';
 
 // Why this host refused a step, found out after it did. Each finding names what was read; nothing is guessed from a message.
@@ -331,6 +332,7 @@ const refusedValue: Rule = ({ syscall, errno, step, path }) => {
 
 const rules: readonly Rule[] = [
   cgroupAdvice,
+  landlockAdvice,
   otherOwner,
   refusedValue,
   withoutUserNamespace,

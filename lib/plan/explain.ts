@@ -1,4 +1,5 @@
 import { errnoName } from '../errors.js';
+import { fileRights } from '../security/landlock/rights.js';
 import type { Explanation } from '../spawn/types.js';
 import type { PlanBuilder } from './builder.js';
 import * as k from './constants.js';
@@ -110,6 +111,8 @@ const quote = (text: string): string => JSON.stringify(text.length > 120 ? `${te
 function structText(kind: string, index: number, bytes: Uint8Array): string | undefined {
   const word = (at: number): number => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).readUInt32LE(at);
   if (kind === 'openat2' && index === 2) return `{flags=${bits(word(0), openFlags)}, resolve=${bits(word(16), resolveFlags)}}`;
+  if (kind === 'landlock_create_ruleset') return `{fs=${bits(word(0), landlockRights)}, net=${word(8)}, scoped=${word(16)}}`;
+  if (kind === 'landlock_add_rule') return `{access=${word(0)}, port=${word(8)}}`;
   if (kind !== 'mount_setattr' || index !== 3) return undefined;
   const fields = [
     word(0) && `attr_set=${bits(word(0), [...mountAttributes, [k.MOUNT_ATTR_IDMAP, 'MOUNT_ATTR_IDMAP']])}`,
@@ -185,9 +188,11 @@ const valueArguments: Readonly<Record<string, Names>> = {
   'rt_sigprocmask.0': named('SIG_SETMASK'),
   'socket.0': named('AF_INET'),
 };
+const landlockRights: Names = fileRights.map(({ name, bit }) => [bit, name]);
 const octalArguments = new Set(['mkdirat.2', 'mknodat.2', 'openat.3', 'umask.0']);
 
 function symbolic(kind: string, index: number, value: number): string {
+  if (kind === 'landlock_add_path') return bits(value, landlockRights);
   const key = `${kind}.${index}`;
   const flags = flagArguments[key];
   if (flags) return bits(value, flags);

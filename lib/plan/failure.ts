@@ -13,6 +13,7 @@ const specialSyscalls: Partial<Record<StepKind, string>> = {
   await_ids: 'futex',
   drop_bounding: 'prctl',
   attach_device_program: 'bpf',
+  landlock_add_path: 'landlock_add_rule',
   send_fd: 'sendmsg',
   exec: 'execve',
   fsconfig_fd: 'fsconfig',
@@ -43,8 +44,11 @@ function codeOf({ kind, label }: Step): `ERR_CLOISTER_${string}` {
   if (groupStep.test(label)) return 'ERR_CLOISTER_CGROUP';
   if (/^write (setgroups|uid_map|gid_map)/.test(label)) return 'ERR_CLOISTER_ID_MAP';
   if (/^(join the |make a \w+ namespace)/.test(label)) return 'ERR_CLOISTER_NAMESPACE';
+  if (label.includes('Landlock')) return 'ERR_CLOISTER_LANDLOCK';
   return mountCalls.has(kind) || /^(mount |bind |layer of a mount|mask|make read-only)/.test(`${label} `) ? 'ERR_CLOISTER_MOUNT' : 'ERR_CLOISTER_STEP';
 }
+
+const landlocked = (plan: PlanBuilder): boolean => plan.steps.child.some(({ kind }) => kind === 'landlock_restrict_self');
 
 /** A failed launch, in words: what was being done, which call was refused, why on this host, what to do. */
 export function explainFailure(plan: PlanBuilder, failure: NativeFailure): IsolationError {
@@ -53,7 +57,7 @@ export function explainFailure(plan: PlanBuilder, failure: NativeFailure): Isola
   const step = plan.all[failure.step] as Step;
   if (step.kind === 'exec') {
     const paths = step.args[0] as readonly string[];
-    return execveAdvice(paths, failure.candidate, failure.errno, failure.head, failure.step);
+    return execveAdvice(paths, failure.candidate, failure.errno, failure.head, failure.step, landlocked(plan));
   }
   return refused(codeOf(step), failure, {
     step: step.label,

@@ -21,6 +21,8 @@ import { defaultRoot, defaultUpperSize, type Ready } from '../rootfs/ready.js';
 import { attachRoot, makePrivate, makeReadonly, pivot, type RootMount } from '../rootfs/root-mount.js';
 import { beginMaking, copyStored } from '../rootfs/stage.js';
 import { type Ids, idTexts, outside, rootOutside } from '../security/id-map.js';
+import type { Ruleset } from '../security/landlock/ruleset.js';
+import { addRuleset } from '../security/landlock/steps.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
 import { joinNamespaces, ownerOf } from './join.js';
 import type { MountSetting } from './mount-settings.js';
@@ -51,6 +53,7 @@ export interface Context {
   /** As it was last asked for. */
   readonly terminalSize: { readonly columns: number; readonly rows: number } | undefined;
   readonly group: ProcessGroup | undefined;
+  readonly landlock: Ruleset | undefined;
   readonly init: { readonly program: number; readonly status: number; readonly pidfdSocket: number } | undefined;
 }
 
@@ -192,10 +195,14 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   if (root) pivot(plan);
   connectStreams(plan, settings, stdio, terminal, context.user, init);
   enterDirectory(plan, settings.cwd ?? '/');
+  const restrict = context.landlock && addRuleset(plan, context.landlock);
   limit(plan, settings);
   plan.label('leave the session keyring of the host').add('keyctl', [k.KEYCTL_JOIN_SESSION_KEYRING, null, 0, 0, 0], { tolerate: [k.ENOSYS] });
+  // By CAP_SYS_ADMIN, which goes with the privileges, where it is not by no_new_privs.
+  if (!settings.noNewPrivileges) restrict?.();
   if (settings.capabilities === 'caller') dieWithParent(plan, settings);
   else dropPrivileges(plan, settings, context.user, kinds.user);
+  if (settings.noNewPrivileges) restrict?.();
   plan.label('unblock signals').add('rt_sigprocmask', [k.SIG_SETMASK, structs.noSignals, 0, 8]);
   execute(plan, settings, init?.program);
   if (context.ids && newUser && context.ids.writer !== 'child') plan.idMap = idTexts(context.ids);

@@ -15,6 +15,8 @@ import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
 import { descriptorsOf, enter, type Ready, takeReady } from '../rootfs/ready.js';
 import { userNamespaceOfBind } from '../security/bind-ids.js';
 import { hostIds, type Ids, idsFor, idsOfNamespace, outside } from '../security/id-map.js';
+import { landlockAbi } from '../security/landlock/ability.js';
+import { type Ruleset, rulesetFor } from '../security/landlock/ruleset.js';
 import { type Context, compile } from './compile.js';
 import type { InitPipes } from './init-channel.js';
 import { lookUpUser } from './inside-user.js';
@@ -34,6 +36,7 @@ export interface Prepared {
   readonly missing: readonly string[];
   readonly init: InitPipes | undefined;
   readonly group: ProcessGroup | undefined;
+  readonly landlock: Ruleset | undefined;
   readonly execStep: number;
   release(): void;
   /** For a plan that will not run: its descriptors too. */
@@ -73,6 +76,7 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
       missing,
       init: init?.ours,
       group: found.group,
+      landlock: found.landlock,
       execStep: plan.all.length - 1,
       release,
       discard: () => {
@@ -106,9 +110,11 @@ interface Found {
   readonly ready: Ready | undefined;
   readonly bindUserns: Context['bindUserns'];
   readonly group: ProcessGroup | undefined;
+  readonly landlock: Ruleset | undefined;
 }
 
 async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean): Promise<Found> {
+  const landlock = settings.landlock && rulesetFor(settings.landlock, landlockAbi());
   const mounted = settings.mounts.flatMap((mount) => (mount.type === 'overlay' && 'source' in mount ? [mount.source] : []));
   const roots = settings.rootfs instanceof OverlayRootfs ? [settings.rootfs, ...mounted] : mounted;
   const newIds = settings.namespaces.user === 'new';
@@ -144,7 +150,7 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
   }
   const group = settings.cgroup && (await ProcessGroup.for(settings.cgroup, settings.detached));
   const home = settings.homeOfUser ? named?.home : undefined;
-  return { ids: newIds || joined ? ids : undefined, user, home, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group };
+  return { ids: newIds || joined ? ids : undefined, user, home, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, landlock };
 }
 
 /**

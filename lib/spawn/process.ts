@@ -223,7 +223,8 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
         // Killed meanwhile: then it has not been started, whatever init has to say by now.
         (programPid) => void (this.#cancelled || this.#running(programPid)),
         ({ candidate, errno, head }) => {
-          this.#failure = execveAdvice(candidates(this.#settings), candidate, errno, head, (this.#prepared as Prepared).execStep);
+          const { execStep, landlock } = this.#prepared as Prepared;
+          this.#failure = execveAdvice(candidates(this.#settings), candidate, errno, head, execStep, landlock !== undefined);
         },
       );
     } else this.#running(pid);

@@ -37,7 +37,7 @@ function receiptOf(settings: Settings, prepared: Prepared): IsolationReceipt {
     capabilities: settings.capabilities === 'caller' ? [] : capabilitiesOf(settings.capabilities.effective),
     noNewPrivileges: settings.noNewPrivileges,
     seccomp: false,
-    landlock: false,
+    landlock: prepared.landlock ? { abi: prepared.landlock.abi, missing: prepared.landlock.missing } : false,
     cgroup: prepared.group ? groupOf(prepared.group) : false,
     network: namespaces.net === 'new' ? 'none' : namespaces.net,
     missing: [],

@@ -12,7 +12,9 @@ import type { IdMap, NamespaceType } from '../namespace/types.js';
 import { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
 import type { CapabilitySets } from '../security/capabilities.js';
 import { checkIdMap } from '../security/id-map.js';
+import { checkLandlock } from '../security/landlock/rules.js';
 import { checkSysctl } from '../security/sysctl.js';
+import type { LandlockRules } from '../security/types.js';
 import { parseBytes } from '../units.js';
 import { type MountSetting, mountOf } from './mount-settings.js';
 import { capabilitiesOf, type RlimitSetting, rlimitsOf, type UserSetting, userOf } from './privilege-settings.js';
@@ -47,6 +49,7 @@ export interface Settings {
   readonly user: UserSetting | string;
   /** 'caller': what the caller has, in namespaces that it enters (Namespace.run). */
   readonly capabilities: CapabilitySets | 'caller';
+  readonly landlock: LandlockRules | undefined;
   readonly noNewPrivileges: boolean;
   readonly maskedPaths: readonly string[];
   readonly readonlyPaths: readonly string[];
@@ -123,7 +126,6 @@ const optionNames = [
 
 /** Known to the contract, not in this version: refused, never accepted and ignored. */
 const later: readonly { option: keyof SpawnOptions; isDefault: (value: unknown) => boolean; takes: string }[] = [
-  { option: 'landlock', isDefault: () => false, takes: 'nothing in this version: Landlock is not in it yet' },
   { option: 'seccomp', isDefault: (value) => value === 'unconfined', takes: "only 'unconfined' in this version: system call filters are not in it yet" },
   { option: 'fallback', isDefault: (value) => value === 'never', takes: "only 'never' in this version: there is no fallback yet" },
 ];
@@ -180,6 +182,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     cpuTimeLimit: options.cpuTimeLimit === undefined ? undefined : check.milliseconds(options.cpuTimeLimit, 'cpuTimeLimit'),
     user,
     capabilities: capabilitiesOf(options.capabilities, user),
+    landlock: options.landlock === undefined ? undefined : checkLandlock(options.landlock),
     noNewPrivileges: options.noNewPrivileges === undefined ? true : check.flag(options.noNewPrivileges, 'noNewPrivileges'),
     maskedPaths: options.maskedPaths === undefined ? defaultMaskedPaths : check.list(options.maskedPaths, 'maskedPaths', check.absolutePath),
     readonlyPaths: options.readonlyPaths === undefined ? defaultReadonlyPaths : check.list(options.readonlyPaths, 'readonlyPaths', check.absolutePath),

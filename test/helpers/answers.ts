@@ -174,6 +174,7 @@ type OutcomeVerb =
   | 'sleep'
   | 'fork-bomb'
   | 'reread'
+  | 'serve-unix'
   | 'count';
 
 /** Verbs that answer with one line each. */

@@ -19,6 +19,7 @@
 #include "builder.h"
 #include "check.h"
 #include "core/plan_check.h"
+#include "sys/raw_syscall.h"
 
 using namespace cloister;
 
@@ -239,6 +240,29 @@ void bounding_set() {
   }
 }
 
+// Reading is allowed below one folder: a file of another one cannot be opened any more, and one of that can.
+void landlock_rules() {
+  if (raw_syscall(SYS_landlock_create_ruleset, 0, 0, 1) < 0) return;
+  TemporaryFolder allowed, other;
+  write_text(allowed / "file", "x", 0600);
+  write_text(other / "file", "x", 0600);
+  constexpr int64_t kReadFile = 1 << 2;
+  const Bytes handled = {std::string("\x04\0\0\0\0\0\0\0", 8)};
+  const std::string inside = allowed / "file", outside = other / "file";
+  for (const std::string& path : {inside, outside}) {
+    Builder builder;
+    builder.add(StepKind::landlock_create_ruleset, {handled, number(0)}, {.out = 0});
+    builder.add(StepKind::openat, {kCwd, allowed.path, number(O_PATH | O_DIRECTORY), number(0)}, {.out = 1});
+    builder.add(StepKind::landlock_add_path, {SlotRef{0}, SlotRef{1}, number(kReadFile)});
+    builder.add(StepKind::prctl, {number(PR_SET_NO_NEW_PRIVS), number(1), number(0), number(0), number(0)});
+    builder.add(StepKind::landlock_restrict_self, {SlotRef{0}, number(0)});
+    builder.add(StepKind::openat, {kCwd, path.c_str(), number(O_RDONLY), number(0)});
+    Run run(builder);
+    CHECK_EQ(WEXITSTATUS(run.forked()), path == inside ? 0 : 99);
+    CHECK_EQ(run.report().error, path == inside ? 0 : EACCES);
+  }
+}
+
 void ids_are_awaited() {
   Builder builder;
   builder.add(StepKind::await_ids, {});
@@ -313,6 +337,7 @@ int main() {
   head_of_a_descriptor();
   process_state_changes_in_a_fork();
   bounding_set();
+  landlock_rules();
   ids_are_awaited();
   exec_succeeds();
   exec_fails();
