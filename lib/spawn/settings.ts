@@ -17,6 +17,7 @@ import { checkSysctl } from '../security/sysctl.js';
 import type { LandlockRules } from '../security/types.js';
 import { parseBytes } from '../units.js';
 import { type MountSetting, mountOf } from './mount-settings.js';
+import { refuseOthersNames } from './others-names.js';
 import { capabilitiesOf, type RlimitSetting, rlimitsOf, type UserSetting, userOf } from './privilege-settings.js';
 import { isPiped, stdioOf, ttyOf } from './stdio-settings.js';
 import type { SpawnOptions, StdioOption } from './types.js';
@@ -134,6 +135,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
   if (typeof command !== 'string' || command === '' || command.includes('\0')) throw optionError('command', 'the name or path of a program', command);
   const words = args === undefined ? [] : check.list(args, 'args', check.text);
   check.record(options, 'options');
+  refuseOthersNames(options);
   check.onlyKeys(options, '', optionNames);
   for (const { option, isDefault, takes } of later) {
     if (options[option] !== undefined && !isDefault(options[option])) throw optionError(option, takes, options[option]);
