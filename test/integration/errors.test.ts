@@ -14,7 +14,7 @@ const execute = (command: string, options = {}) => saying(runIsolated(command, [
 describe('a program that is not executed', () => {
   test('no such name in PATH', async () => {
     expect(await execute('no-such-program', { env: { PATH: '/usr/bin:/bin' } })).toMatchInlineSnapshot(`
-      "ENOENT: execute the program /usr/bin/no-such-program (execve): there is no program 'no-such-program' in the root's PATH
+      "ENOENT: execute the program no-such-program (execve): there is no program 'no-such-program' in the root's PATH
         Looked for, inside: /usr/bin/no-such-program, /bin/no-such-program."
     `);
     const error = await refusal(runIsolated('no-such-program'));
@@ -75,7 +75,7 @@ describe('a program that is not executed', () => {
   test('a file that may not be executed', async () => {
     expect(await execute(insideFixture('not-executable'))).toMatchInlineSnapshot(`
       "EACCES: execute the program /probe/not-executable (execve): /probe/not-executable exists inside, but may not be executed
-        It lacks the x permission for this user, is a directory, lies below one that may not be searched, or on a mount that is noexec."
+        It, or /bin/sh, which its first line names, lacks the x permission for this user, is a directory, lies below one that may not be searched, or on a mount that is noexec."
     `);
   });
 
