@@ -1,7 +1,6 @@
 import { accessSync, constants, fchmodSync } from 'node:fs';
 import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
-import type { Image } from '../image/image.js';
 import { ownUserNamespace } from '../namespace/create.js';
 import type { UserNamespace } from '../namespace/kinds.js';
 import { Namespace } from '../namespace/namespace.js';
@@ -10,7 +9,7 @@ import { checked, native } from '../native.js';
 import { PlanBuilder } from '../plan/builder.js';
 import { explanationOf } from '../plan/explain.js';
 import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
-import { tryMounts } from '../rootfs/mount-abilities.js';
+import { mountAbilities, tryMounts } from '../rootfs/mount-abilities.js';
 import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
 import { descriptorsOf, enter, type Ready, takeReady } from '../rootfs/ready.js';
 import { userNamespaceOfBind } from '../security/bind-ids.js';
@@ -53,7 +52,8 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
   const plan = new PlanBuilder();
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
-    const settings = asked.image ? { ...asked, rootfs: await rootOfImage(asked.image, releases) } : asked;
+    const root = await ownRoot(asked, releases);
+    const settings = root ? { ...asked, rootfs: root } : asked;
     const found = await findAll(settings, releases, given, whole);
     const init = settings.init || needsInit(settings, found.ids) ? openInit(settings.stdio.length + 4) : undefined;
     if (init) given.push(...Object.values(init.child), ...Object.values(init.ours));
@@ -91,9 +91,17 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
   }
 }
 
+/** An image's, or the host's where overlayfs, which the plan would make one with, is not to be had: then it is by another driver. */
+async function ownRoot({ image, rootfs, namespaces }: Settings, releases: (() => void)[]): Promise<OverlayRootfs | undefined> {
+  if (image) return rootOf(() => OverlayRootfs.create({ layers: image.layers }), releases);
+  if (rootfs !== undefined || namespaces.mount !== 'new') return undefined;
+  await tryMounts();
+  return mountAbilities().overlay ? undefined : rootOf(() => OverlayRootfs.host(), releases);
+}
+
 /** It goes with the last release: the ids that it is used with are the ids of the spawn. */
-async function rootOfImage(image: Image, releases: (() => void)[]): Promise<OverlayRootfs> {
-  const root = await OverlayRootfs.create({ layers: image.layers });
+async function rootOf(make: () => Promise<OverlayRootfs>, releases: (() => void)[]): Promise<OverlayRootfs> {
+  const root = await make();
   releases.push(() => void root[Symbol.asyncDispose]());
   return root;
 }

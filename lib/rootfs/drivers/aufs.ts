@@ -13,6 +13,7 @@ import type { Driver, Union } from './driver.js';
 export const aufs: Driver = {
   name: 'aufs',
   layersAreMounts: false,
+  host: undefined,
   // Owners are those of the branch's inode (au_cpup_attr_all), whatever the mount says.
   mapsOwners: false,
   marksByName: true,
