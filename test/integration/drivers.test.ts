@@ -182,7 +182,7 @@ describeNeeding(needed)('fuse-overlayfs', () => {
       await child.spawned;
       console.log('running');
     `;
-    const child = startChild(script, { args: [smallRoot()] });
+    const child = startChild(script, { args: [smallRoot()], deadline: 55_000 });
     await child.lines.until('running');
     const pids = programsOf(child.pid);
     expect(pids.length).toBe(1);
@@ -197,7 +197,7 @@ describeNeeding(needed)('fuse-overlayfs', () => {
       await OverlayRootfs.create({ layers: [process.argv[1]], driver: '${driver}', idMap: 'self' });
       console.log('made');
     `;
-    expect(await startChild(script, { args: [smallRoot()] }).ended).toMatchObject({ exitCode: 0, stdout: 'made\n' });
+    expect(await startChild(script, { args: [smallRoot()], deadline: 55_000 }).ended).toMatchObject({ exitCode: 0, stdout: 'made\n' });
   });
 
   test('it has little: the files of the host are read-only to it, and no device is there', async () => {
