@@ -26,6 +26,8 @@ export interface Writable {
   readonly place: { readonly from: Slot; readonly path: string; readonly upper: string; readonly work: string };
   /** A directory of the caller's, which others may read without the driver. */
   readonly isKept: boolean;
+  /** On a tmpfs that has no place: no path leads to it. */
+  readonly isPlaceless: boolean;
 }
 
 export interface Driver {
