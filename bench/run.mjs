@@ -10,6 +10,7 @@ import { bench, build, compileAll, program, results } from './build.mjs';
 import { counters } from './cgroup.mjs';
 import { chart } from './chart.mjs';
 import { contest, full } from './contest.mjs';
+import { notifyRates } from './notify.mjs';
 import { partsByOption, partsByStep } from './parts.mjs';
 import { openPeers } from './peers.mjs';
 import { preparePlan, startLimit } from './plan.mjs';
@@ -60,6 +61,7 @@ if (wants('2', '4')) await limitAndPeers();
 if (wants('11')) await counters(report);
 if (wants('13')) await systemCalls();
 if (wants('parts')) await parts();
+if (wants('notify')) await notify();
 
 process.stdout.write(report.table());
 writeFileSync(join(results, 'latest.json'), `${JSON.stringify(report.json(), null, 2)}\n`);
@@ -160,6 +162,14 @@ async function systemCalls() {
     ran: { parent: moments['calls of the parent'].median, child: moments['calls of the child'].median },
     strace: countByStrace(program, options),
   });
+}
+
+async function notify() {
+  say('notify');
+  for (const [syscall, { perSecond, cpuUs, loopDelayMs }] of Object.entries(await notifyRates()))
+    report.note(
+      `seccomp.notify: ${perSecond.toLocaleString('en')} ${syscall} a second (goal: 5,000), ${cpuUs.toFixed(1)} µs of processor time each, the loop late by ${loopDelayMs.toFixed(1)} ms (99th percentile)`,
+    );
 }
 
 async function parts() {
