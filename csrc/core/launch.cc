@@ -43,9 +43,6 @@ class NetVisit {
   int error_ = 0;
 };
 
-constexpr uint64_t kPidfdFlag = 0x1000;            // CLONE_PIDFD
-constexpr uint64_t kIntoCgroupFlag = 0x200000000;  // CLONE_INTO_CGROUP
-
 }  // namespace
 
 Launch* Launch::create(const uint8_t* plan, size_t size, const int32_t* slots, size_t slot_count, const char** reason) {
@@ -139,11 +136,7 @@ void Launch::run(const uint32_t* owner) {
 }
 
 bool Launch::clone_child(struct clone_args* args) {
-  long pid = clone3_call(args, child_main, &arena_->child);
-  if (pid == -ENOSYS && args->flags == (CLONE_VM | kPidfdFlag | CLONE_CLEAR_SIGHAND)) {
-    pid = clone_call(CLONE_VM | kPidfdFlag | SIGCHLD, reinterpret_cast<uint8_t*>(args->stack) + args->stack_size,
-                     &shared().pidfd, child_main, &arena_->child);
-  }
+  const long pid = clone_process(args, child_main, &arena_->child, &arena_->child.clears_handlers);
   if (pid < 0) {
     fail(Phase::clone_child, static_cast<int>(-pid));
     return false;
@@ -170,7 +163,7 @@ bool Launch::clone_with_oom_score(struct clone_args* args) {
     }
     write_ids(shared().pid);
   });
-  const long pid = clone3_call(args, child_main, &arena_->child);
+  const long pid = clone_process(args, child_main, &arena_->child, &arena_->child.clears_handlers);
   if (pid < 0) {
     fail(Phase::clone_child, static_cast<int>(-pid));
     __atomic_store_n(&shared().state, static_cast<uint32_t>(ChildState::running), __ATOMIC_RELEASE);
@@ -188,7 +181,7 @@ void Launch::join() {
   args.flags = header().join_flags | CLONE_FILES | CLONE_CLEAR_SIGHAND | (header().own_memory ? 0 : CLONE_VM);
   args.stack = reinterpret_cast<uint64_t>(arena_->joiner_stack());
   args.stack_size = Arena::kStackSize;
-  const long joiner = clone3_call(&args, joiner_main, &arena_->child);
+  const long joiner = clone_process(&args, joiner_main, &arena_->child, &arena_->child.clears_handlers);
   if (joiner < 0) return fail(Phase::clone_joiner, static_cast<int>(-joiner));
   const bool own_ids = header().join_flags & CLONE_NEWUSER;
   if (own_ids) write_ids(static_cast<pid_t>(joiner));

@@ -34,7 +34,7 @@ import { joinNamespaces, ownerOf } from './join.js';
 import type { MountSetting } from './mount-settings.js';
 import { addMounts } from './mounts.js';
 import type { UserSetting } from './privilege-settings.js';
-import { allSignals, becomeRoot, dieWithParent, dropPrivileges, enterIds, resetSignals } from './privileges.js';
+import { becomeRoot, dieWithParent, dropPrivileges, enterIds, resetSignals } from './privileges.js';
 import type { ProcessGroup } from './process-group.js';
 import { connectStreams, enterDirectory, execute, limit, nameHost, writeSysctls } from './program.js';
 import type { Settings } from './settings.js';
@@ -165,8 +165,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
 
   if (inJoiner) proc = join();
   plan.in('child');
-  // Without namespaces it may be made by clone(2), where clone3(2) is filtered, and has our handlers still.
-  resetSignals(plan, plan.cloneFlags === k.CLONE_PIDFD ? allSignals : who.ignoredSignals);
+  resetSignals(plan, who.ignoredSignals);
   dieWithParent(plan, settings);
   // First: a change of ids makes /proc/self/* root's (dumpable), and root inside is not that one.
   if (settings.timeOffsets) writeTimeOffsets(plan, settings.timeOffsets);

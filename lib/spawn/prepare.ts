@@ -59,8 +59,8 @@ export interface Prepared {
 export async function prepare(
   asked: Settings,
   streams: Pick<Streams, 'child' | 'terminal'>,
-  denials: () => boolean = () => false,
   whole = false,
+  denials: () => boolean = () => false,
 ): Promise<Prepared> {
   const releases: (() => void)[] = [];
   const release = (): void => {
@@ -349,7 +349,7 @@ function openInit(least: number): { child: { program: number; status: number; pi
 export async function explainSettings(settings: Settings): Promise<Explanation> {
   const nothing = (): number => checked(native().openFile('/dev/null'), 'open', 'make the streams');
   const terminal = settings.tty ? { theirs: nothing() } : undefined;
-  const prepared = await prepare(settings, { child: settings.stdio.map(nothing), terminal: terminal as Streams['terminal'] }, undefined, true);
+  const prepared = await prepare(settings, { child: settings.stdio.map(nothing), terminal: terminal as Streams['terminal'] }, true);
   try {
     return explanationOf(prepared.plan);
   } finally {

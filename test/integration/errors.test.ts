@@ -168,7 +168,7 @@ describe('a host that refuses', () => {
   nested('clone3, by an outer filter', () => {
     expect(inShell('', `${powerless} ${fixture('probe')} seccomp-deny userns EPERM --`)).toMatchInlineSnapshot(`
       "ERR_CLOISTER_NAMESPACE
-      ENOSYS: make the namespaces (clone3): a system call filter around this process refuses clone3
+      EPERM: make the namespaces (clone3): a system call filter around this process refuses clone3
         Run the container with a seccomp profile that allows clone3, unshare, setns and the mount calls (docker run --security-opt seccomp=unconfined, and systempaths=unconfined for /proc).
       - /proc/self/status has Seccomp: 2: a filter was put on this process from outside
       "
