@@ -70,7 +70,7 @@ export async function prepare(
   const plan = new PlanBuilder();
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
-    const fallback = await fallbackOf(asked, (trial, child) => prepare(trial, { child: [...child], terminal: undefined }, undefined, true));
+    const fallback = await fallbackOf(asked, (trial, child) => prepare(trial, { child: [...child], terminal: undefined }, true));
     const possible = fallback?.settings ?? asked;
     const bridge = possible.bridge && (await BridgeNetwork.for(possible, possible.bridge));
     if (bridge) {
