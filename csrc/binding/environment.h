@@ -11,6 +11,7 @@
 
 namespace cloister {
 
+class Datagrams;
 class Process;
 class CallListener;
 class PlanRun;
@@ -32,6 +33,8 @@ class Environment {
   void remove(Watcher* watcher) { watchers_.erase(watcher); }
   void add(CallListener* listener) { listeners_.insert(listener); }
   void remove(CallListener* listener) { listeners_.erase(listener); }
+  void add(Datagrams* datagrams) { datagrams_.insert(datagrams); }
+  void remove(Datagrams* datagrams) { datagrams_.erase(datagrams); }
 
   // A handle of this environment's loop was opened, or has been closed.
   void opened() { handles_++; }
@@ -60,6 +63,7 @@ class Environment {
   std::set<Process*> processes_;
   std::set<Watcher*> watchers_;
   std::set<CallListener*> listeners_;
+  std::set<Datagrams*> datagrams_;
   std::set<int> fds_;
   std::mutex mutex_;  // guards finished_
   std::vector<PlanRun*> finished_;

@@ -4,6 +4,7 @@ import { EACCES, EINVAL, ENOENT, ENOTDIR, EPERM, EROFS } from '../plan/constants
 import { cgroupAdvice } from './cgroup-hints.js';
 import { landlockAdvice } from './landlock-hints.js';
 import { parseMountInfo } from './mountinfo.js';
+import { speculationAdvice } from './speculation-hints.js';
 
 // Why this host refused a step, found out after it did. Each finding names what was read; nothing is guessed from a message.
 
@@ -346,6 +347,7 @@ const refusedValue: Rule = ({ syscall, errno, step, path }) => {
 const rules: readonly Rule[] = [
   cgroupAdvice,
   landlockAdvice,
+  speculationAdvice,
   otherOwner,
   refusedValue,
   withoutUserNamespace,

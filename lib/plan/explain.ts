@@ -177,7 +177,10 @@ const flagArguments: Readonly<Record<string, Names>> = {
   ],
   'socket.1': [
     [k.SOCK_CLOEXEC, 'SOCK_CLOEXEC'],
+    [k.SOCK_NONBLOCK, 'SOCK_NONBLOCK'],
+    [k.SOCK_RAW, 'SOCK_RAW'],
     [k.SOCK_DGRAM, 'SOCK_DGRAM'],
+    [k.SOCK_STREAM, 'SOCK_STREAM'],
   ],
 };
 
@@ -189,11 +192,19 @@ const valueArguments: Readonly<Record<string, Names>> = {
     [6, 'FSCONFIG_CMD_CREATE'],
   ],
   'fsconfig_fd.1': [[5, 'FSCONFIG_SET_FD']],
-  'prctl.0': named('PR_SET_PDEATHSIG', 'PR_SET_DUMPABLE', 'PR_SET_KEEPCAPS', 'PR_SET_NO_NEW_PRIVS', 'PR_CAP_AMBIENT'),
+  'prctl.0': named(
+    'PR_SET_PDEATHSIG',
+    'PR_SET_DUMPABLE',
+    'PR_SET_KEEPCAPS',
+    'PR_SET_NO_NEW_PRIVS',
+    'PR_CAP_AMBIENT',
+    'PR_SET_SPECULATION_CTRL',
+    'PR_SCHED_CORE',
+  ),
   'ioctl.1': named('SIOCSIFFLAGS', 'TIOCSWINSZ', 'TIOCSPTLCK'),
   'ioctl_number.1': named('TIOCSCTTY', 'TIOCGPTPEER'),
   'rt_sigprocmask.0': named('SIG_SETMASK'),
-  'socket.0': named('AF_INET'),
+  'socket.0': named('AF_INET', 'AF_INET6'),
 };
 const landlockRights: Names = fileRights.map(({ name, bit }) => [bit, name]);
 const octalArguments = new Set(['mkdirat.2', 'mknodat.2', 'openat.3', 'umask.0']);

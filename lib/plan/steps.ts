@@ -45,6 +45,9 @@ export const stepKinds = {
   setsid: '',
   fsetxattr: 'dsbni',
   socket: 'iii',
+  setsockopt: 'diibn',
+  bind: 'dbn',
+  listen: 'di',
   symlinkat: 'sds',
   umask: 'i',
   umount2: 'si',
@@ -57,6 +60,7 @@ export const stepKinds = {
   attach_device_program: 'dd',
   landlock_add_path: 'ddi',
   send_fd: 'dd',
+  netlink: 'dbn',
   read_head: 'd',
   exec: 'vvv',
 } as const;
