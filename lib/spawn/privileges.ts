@@ -11,6 +11,7 @@ import type { UserSetting } from './privilege-settings.js';
 import type { Settings } from './settings.js';
 
 const sysAdmin = 1n << 21n;
+
 /** CLONE_CLEAR_SIGHAND leaves ignored signals ignored; a program expects none to be (signal(7), execve(2)). */
 export function resetSignals(plan: PlanBuilder, ignored: readonly number[]): void {
   plan.label('reset ignored signals');
