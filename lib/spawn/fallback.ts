@@ -47,10 +47,11 @@ export async function fallbackOf(
 }
 
 /** What gives the program other contents than those of the host: it would run, and do something else. */
-function needsNamespaces({ rootfs, image, namespaces, mounts }: Settings): string[] {
+function needsNamespaces({ rootfs, image, namespaces, mounts, network, bridge }: Settings): string[] {
   return [
     ...(rootfs !== undefined || image !== undefined ? ['rootfs'] : []),
     ...mounts.flatMap((mount, index) => (mount.type === 'bind' && mount.source === mount.target ? [] : [`mounts[${index}] (${mount.type} ${mount.target})`])),
+    ...(network || bridge ? ['network'] : []),
     ...namespaceTypes.filter((type) => typeof namespaces[type] === 'object').map((type) => `namespaces.${type}`),
   ];
 }

@@ -10,6 +10,7 @@ import type { NamespaceByType } from '../namespace/types.js';
 import { checked, native } from '../native.js';
 import { explainFailure } from '../plan/failure.js';
 import type { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
+import { Supervisor } from '../security/seccomp/supervisor.js';
 import { effectiveSignal } from './effective-signal.js';
 import { InitChannel } from './init-channel.js';
 import { type Prepared, prepare } from './prepare.js';
@@ -35,7 +36,6 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   readonly rootfs?: OverlayRootfs;
   /** Its own, for as long as it lives, or the one that it was given. Of its own limits from `spawned` on. */
   cgroup?: Cgroup;
-  readonly ports: readonly { host: number; guest: number }[] = [];
   pid: number | undefined;
   exitCode: number | null = null;
   signalCode: NodeJS.Signals | null = null;
@@ -57,7 +57,10 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   #native: NativeProcess | undefined;
   #streams: Streams | undefined;
   #init: InitChannel | undefined;
+  /** Of what was cloned: the program, or its init. */
+  #root: number | undefined;
   #namespaces: ProcessNamespaces | undefined;
+  #supervisor: Supervisor | undefined;
   #failure: IsolationError | undefined;
   readonly #limits: ProcessLimits;
   #seen: IsolationReceipt | undefined;
@@ -106,6 +109,11 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   get namespaces(): Readonly<NamespaceByType> {
     if (!this.#namespaces) throw notStarted('its namespaces exist from `spawned` on, to its end');
     return this.#namespaces.all;
+  }
+
+  /** What was published, from `spawned` on; with `host: 0`, the port that the kernel has chosen. */
+  get ports(): readonly { host: number; guest: number }[] {
+    return this.#prepared?.network?.ports ?? [];
   }
 
   /**
@@ -173,7 +181,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     const streams = this.#streams as Streams;
     let prepared: Prepared;
     try {
-      prepared = await prepare(this.#settings, streams);
+      prepared = await prepare(this.#settings, streams, () => this.listenerCount('denied') > 0);
     } catch (error) {
       this.#discardTerminal();
       this.#failed(error as IsolationError);
@@ -202,6 +210,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     }
     try {
       this.#init = prepared.init && new InitChannel(prepared.init);
+      this.#supervise(prepared.callChannel);
       this.#native = new (native().Process)(
         encoded,
         prepared.plan.slots(),
@@ -210,9 +219,14 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
         (failure, executed, pid, kept) => this.#onStart(failure, executed, pid, kept),
         (code, signal, usage) => this.#onExit(code, signal, usage),
       );
+      prepared.bridge?.start((error) => {
+        this.#failure ??= error;
+        this.#native?.cancel();
+      });
       if (!this.#referenced) this.#setRef(false);
     } catch (error) {
       this.#init?.discard();
+      this.#supervisor?.close();
       await prepared.group?.discard();
       this.#discardTerminal();
       this.#failed(error as IsolationError);
@@ -221,6 +235,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
 
   #onStart(failure: NativeFailure | undefined, executed: boolean, pid: number, _kept: Kept): void {
     const alive = (this.#native as NativeProcess).pidfd() >= 0;
+    this.#root = pid;
     if (failure && -failure.errno !== constants.errno.ECANCELED) {
       this.#failure = explainFailure((this.#prepared as Prepared).plan, failure);
     }
@@ -250,6 +265,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.#state = 'running';
     this.#startReading();
     this.#namespaces = new ProcessNamespaces(pid);
+    this.#prepared?.network?.begin(pid, this.#root ?? pid, (denial) => this.#tell('denied', denial));
     const group = this.#prepared?.group;
     if (group) this.cgroup = group.cgroup;
     const { cpuTimeLimit } = this.#settings;
@@ -277,8 +293,14 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     );
   }
 
-  /** At once without a group; else when what it says has been read, and it is gone if it was the spawn's own. */
+  /** At once without a group and a bridge; else when what it says has been read, and it is gone if it was the spawn's own. */
   #afterGroup(then: (usage: GroupUsage | undefined) => void): void {
+    const bridge = this.#prepared?.bridge;
+    if (bridge) void bridge.release().then(() => this.#afterOwnGroup(then));
+    else this.#afterOwnGroup(then);
+  }
+
+  #afterOwnGroup(then: (usage: GroupUsage | undefined) => void): void {
     const group = this.#prepared?.group;
     if (!group) then(undefined);
     else if (this.#failure || this.#state !== 'running') void group.discard().then(() => then(undefined));
@@ -334,7 +356,14 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     }
   }
 
+  #supervise(channel: number | undefined): void {
+    const { seccomp } = this.#settings;
+    if (channel === undefined || !seccomp) return;
+    this.#supervisor = new Supervisor(channel, seccomp.profile.policy, seccomp.handlers, (denial) => this.#tell('denied', denial));
+  }
+
   #release(): void {
+    this.#supervisor?.close();
     this.#namespaces?.close();
     this.#namespaces = undefined;
     this.#prepared?.release();

@@ -43,10 +43,10 @@ export function receiptOf(settings: Settings, prepared: Prepared): IsolationRece
     root: { driver: prepared.driver, readonly: settings.readonly, missing: prepared.missing },
     capabilities: settings.capabilities === 'caller' ? [] : capabilitiesOf(settings.capabilities.effective),
     noNewPrivileges: settings.noNewPrivileges,
-    seccomp: false,
+    seccomp: settings.seccomp && prepared.filters ? { profile: settings.seccomp.profile.name, instructions: prepared.filters.instructions } : false,
     landlock: prepared.landlock ? { abi: prepared.landlock.abi, missing: prepared.landlock.missing } : false,
     cgroup: prepared.group ? groupOf(prepared.group) : false,
-    network: namespaces.net === 'new' ? 'none' : namespaces.net,
+    network: settings.bridge ? 'bridge' : settings.network?.egress ? 'egress' : namespaces.net === 'new' ? 'none' : namespaces.net,
     missing: prepared.fallback?.missing ?? [],
   };
 }

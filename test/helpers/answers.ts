@@ -225,6 +225,10 @@ export type Answers = ObjectLooks & { readonly [K in keyof NestedLooks]: Pick<Ne
   readonly 'serve-tcp': OrFailed<{ readonly port: number }>;
   readonly 'ping-lo': Readonly<Record<'ipv4' | 'ipv6', string | null>>;
   readonly syscall: Outcome & { readonly result: number };
+  /** An errno for each number, or 0 where the call would have reached the kernel. */
+  readonly 'filter-answers': Outcome & { readonly answers: readonly number[] };
+  readonly 'call-by-32-bits': Outcome;
+  readonly 'traced-syscall': Outcome;
   readonly 'keyctl-session': OrFailed<{ readonly keyring: number }>;
   readonly capget: OrFailed<Pick<CapabilitySets, 'inheritable' | 'permitted' | 'effective'>>;
 };

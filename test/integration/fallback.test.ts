@@ -207,6 +207,7 @@ describeNeeding(hostAbilities)('a host without namespaces', () => {
         "die with the parent",
         "restrict by Landlock",
         "unblock signals",
+        "filter system calls",
         "execute the program true",
       ]
     `);
