@@ -101,6 +101,7 @@ long send_fd(int socket, int fd) {
 long exec(const char* const* paths, const char* const* argv, const char* const* envp, Report* report) {
   long result = -ENOENT;
   report->candidate = 0;
+  report->head_size = 0;  // of a read_head before
   for (int i = 0; paths[i] != nullptr; i++) {
     const long error = raw_syscall(SYS_execve, pointer(paths[i]), pointer(argv), pointer(envp));
     // ENOENT is also what a script or a dynamic program gets whose interpreter is missing: the file itself tells.

@@ -52,8 +52,8 @@ export function parseSubnet(text: string): Subnet | undefined {
   const bits = address.bytes.length * 8;
   const prefix = length === undefined ? bits : Number(length);
   if (prefix > bits) return undefined;
-  const mask = maskOf(address.family, prefix);
-  return { family: address.family, prefix, bytes: address.bytes.map((byte, index) => byte & (mask[index] as number)) };
+  const { family } = address;
+  return { family, prefix, bytes: masked({ family, prefix, bytes: address.bytes }) };
 }
 
 export const formatSubnet = (subnet: Subnet): string => `${formatAddress(subnet)}/${subnet.prefix}`;
@@ -67,6 +67,13 @@ export function contains(subnet: Subnet, address: IpAddress): boolean {
   const mask = maskOf(subnet.family, subnet.prefix);
   return subnet.bytes.every((byte, index) => byte === ((address.bytes[index] as number) & (mask[index] as number)));
 }
+
+/** Whether an address is in both. */
+export function overlap(one: Subnet, other: Subnet): boolean {
+  return one.prefix <= other.prefix ? contains(one, other) : contains({ ...other, bytes: masked(other) }, one);
+}
+
+const masked = ({ family, bytes, prefix }: Subnet): Uint8Array => bytes.map((byte, index) => byte & (maskOf(family, prefix)[index] as number));
 
 /** Its address of that number, counted from the network's own, 0. */
 export function addressAt(subnet: Subnet, number: number): IpAddress {

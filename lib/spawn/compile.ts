@@ -25,6 +25,7 @@ import { type Ids, idTexts, outside, rootOutside } from '../security/id-map.js';
 import type { Ruleset } from '../security/landlock/ruleset.js';
 import { addRuleset } from '../security/landlock/steps.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
+import { awaitNetwork, handOutNetwork, type NetworkChannel } from './bridge-network.js';
 import { joinNamespaces, ownerOf } from './join.js';
 import type { MountSetting } from './mount-settings.js';
 import { addMounts } from './mounts.js';
@@ -56,6 +57,8 @@ export interface Context {
   readonly group: ProcessGroup | undefined;
   /** Takes the sockets that egress is decided at. */
   readonly egressChannel: number | undefined;
+  /** Of a network that is connected while the child waits. */
+  readonly channel: NetworkChannel | undefined;
   readonly landlock: Ruleset | undefined;
   readonly init: { readonly program: number; readonly status: number; readonly pidfdSocket: number } | undefined;
 }
@@ -80,6 +83,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
     status: plan.slot('status', context.init.status),
     socket: plan.slot('pidfd socket', context.init.pidfdSocket),
   };
+  const network = context.channel && { socket: plan.slot('network socket', context.channel.socket), sent: plan.slot('network sent', context.channel.sent) };
   const borrow = (name: string, fd: number): Slot => plan.slot(name, checked(native().duplicate(fd, 64), 'fcntl', 'borrow a descriptor'));
 
   const owner = ownerOf(settings, context);
@@ -157,6 +161,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   if (settings.timeOffsets) writeTimeOffsets(plan, settings.timeOffsets);
   if (newUser && context.ids) becomeRoot(plan, context.ids);
   else if (kinds.user === 'joined') enterIds(plan);
+  if (network) handOutNetwork(plan, network.socket, network.sent);
   enterCgroup?.();
   dieWithParent(plan, settings);
 
@@ -187,6 +192,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   }
   if (namespaces.net === 'new' && !plan.netSlot) bringUpLoopback(plan);
   if (egress) intercept(plan, egress);
+  if (network) awaitNetwork(plan, network.socket);
   nameHost(plan, settings);
   const terminal =
     settings.tty && channel && pts

@@ -18,6 +18,7 @@ import { userNamespaceOfBind } from '../security/bind-ids.js';
 import { hostIds, type Ids, idsFor, idsOfNamespace, outside } from '../security/id-map.js';
 import { landlockAbi } from '../security/landlock/ability.js';
 import { type Ruleset, rulesetFor } from '../security/landlock/ruleset.js';
+import { BridgeNetwork } from './bridge-network.js';
 import { type Context, compile } from './compile.js';
 import type { InitPipes } from './init-channel.js';
 import { lookUpUser } from './inside-user.js';
@@ -37,8 +38,9 @@ export interface Prepared {
   readonly missing: readonly string[];
   readonly init: InitPipes | undefined;
   readonly group: ProcessGroup | undefined;
-  readonly network: ProcessNetwork | undefined;
+  readonly bridge: BridgeNetwork | undefined;
   readonly landlock: Ruleset | undefined;
+  readonly network: ProcessNetwork | undefined;
   readonly execStep: number;
   release(): void;
   /** For a plan that will not run: its descriptors too. */
@@ -55,8 +57,15 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
   const plan = new PlanBuilder();
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
-    const settings = asked.image ? { ...asked, rootfs: await rootOfImage(asked.image, releases) } : asked;
+    const bridge = asked.bridge && (await BridgeNetwork.for(asked, asked.bridge));
+    if (bridge) {
+      releases.push(() => void bridge.release());
+      given.push(bridge.channel.socket, bridge.channel.sent);
+    }
+    const withRoot = asked.image ? { ...asked, rootfs: await rootOfImage(asked.image, releases) } : asked;
+    const settings = bridge ? { ...withRoot, mounts: [...bridge.mounts, ...asked.mounts] } : withRoot;
     const found = await findAll(settings, releases, given, whole);
+    bridge?.seat.publish((settings.network?.ports ?? []).map((port, index) => ({ ...port, host: found.network?.ports[index]?.host ?? port.host })));
     const init = settings.init || needsInit(settings, found.ids) ? openInit(settings.stdio.length + 4) : undefined;
     if (init) given.push(...Object.values(init.child), ...Object.values(init.ours));
     if (init) own(init.child.status, found.ids);
@@ -64,6 +73,7 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
     if (found.group?.recipe) releases.push(() => found.group?.cgroup.forget());
     const { namespaces, missing } = compile(plan, settings, {
       ...found,
+      channel: bridge?.channel,
       stdio: streams.child,
       terminalChannel: streams.terminal?.theirs,
       terminalSize: streams.terminal?.stream?.size,
@@ -77,8 +87,9 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
       missing,
       init: init?.ours,
       group: found.group,
-      network: found.network,
+      bridge,
       landlock: found.landlock,
+      network: found.network,
       execStep: plan.all.length - 1,
       release,
       discard: () => {

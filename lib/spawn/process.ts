@@ -201,6 +201,10 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
         (failure, executed, pid, kept) => this.#onStart(failure, executed, pid, kept),
         (code, signal, usage) => this.#onExit(code, signal, usage),
       );
+      prepared.bridge?.start((error) => {
+        this.#failure ??= error;
+        this.#native?.cancel();
+      });
       if (!this.#referenced) this.#setRef(false);
     } catch (error) {
       this.#init?.discard();
@@ -270,8 +274,14 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     );
   }
 
-  /** At once without a group; else when what it says has been read, and it is gone if it was the spawn's own. */
+  /** At once without a group and a bridge; else when what it says has been read, and it is gone if it was the spawn's own. */
   #afterGroup(then: (usage: GroupUsage | undefined) => void): void {
+    const bridge = this.#prepared?.bridge;
+    if (bridge) void bridge.release().then(() => this.#afterOwnGroup(then));
+    else this.#afterOwnGroup(then);
+  }
+
+  #afterOwnGroup(then: (usage: GroupUsage | undefined) => void): void {
     const group = this.#prepared?.group;
     if (!group) then(undefined);
     else if (this.#failure || this.#state !== 'running') void group.discard().then(() => then(undefined));

@@ -39,7 +39,7 @@ function receiptOf(settings: Settings, prepared: Prepared): IsolationReceipt {
     seccomp: false,
     landlock: prepared.landlock ? { abi: prepared.landlock.abi, missing: prepared.landlock.missing } : false,
     cgroup: prepared.group ? groupOf(prepared.group) : false,
-    network: settings.network?.egress ? 'egress' : namespaces.net === 'new' ? 'none' : namespaces.net,
+    network: settings.bridge ? 'bridge' : settings.network?.egress ? 'egress' : namespaces.net === 'new' ? 'none' : namespaces.net,
     missing: [],
   };
 }

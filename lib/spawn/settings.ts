@@ -17,6 +17,7 @@ import { checkLandlock } from '../security/landlock/rules.js';
 import { checkSysctl } from '../security/sysctl.js';
 import type { LandlockRules } from '../security/types.js';
 import { parseBytes } from '../units.js';
+import { type BridgeSetting, bridgeOf, withoutBridge } from './bridge-settings.js';
 import { type MountSetting, mountOf } from './mount-settings.js';
 import { nameFiles } from './name-files.js';
 import { capabilitiesOf, type RlimitSetting, rlimitsOf, type UserSetting, userOf } from './privilege-settings.js';
@@ -41,6 +42,7 @@ export interface Settings {
   readonly namespaces: Readonly<Record<NamespaceType, NamespaceChoice>>;
   readonly idMap: 'auto' | 'self' | IdMap;
   readonly timeOffsets: { readonly monotonic: number; readonly boottime: number } | undefined;
+  readonly bridge: BridgeSetting | undefined;
   readonly network: NetworkSettings | undefined;
   /** Limits: a group of its own. */
   readonly cgroup: Cgroup | Limits | undefined;
@@ -139,7 +141,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
   for (const { option, isDefault, takes } of later) {
     if (options[option] !== undefined && !isDefault(options[option])) throw optionError(option, takes, options[option]);
   }
-  const network = networkOf(options.network);
+  const network = networkOf(withoutBridge(options.network));
   const namespaces = namespacesOf(options);
   const timeOffsets = options.timeOffsets === undefined ? undefined : timeOffsetsOf(options.timeOffsets);
   const tty = ttyOf(options.tty);
@@ -181,6 +183,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     namespaces,
     idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
     timeOffsets,
+    bridge: bridgeOf(options, namespaces),
     network,
     cgroup: cgroupOf(options),
     cpuTimeLimit: options.cpuTimeLimit === undefined ? undefined : check.milliseconds(options.cpuTimeLimit, 'cpuTimeLimit'),

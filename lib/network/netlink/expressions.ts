@@ -143,14 +143,24 @@ export const isFrom = (subnet: Subnet, isSo = true): Expression[] => inSubnet('s
 export const isTo = (subnet: Subnet, isSo = true): Expression[] => inSubnet('destination', subnet, isSo);
 /** The address alone, into register 1, for a lookup. */
 export const destination = (family: 4 | 6): Expression[] => [...isFamily(family), payload('network', addressOffset.destination[family], family === 4 ? 4 : 16)];
-/** `fib daddr type local`: NFTA_FIB_DREG, RESULT (NFT_FIB_RESULT_ADDRTYPE), FLAGS (NFTA_FIB_F_DADDR); RTN_LOCAL. */
-export const isToUs: readonly Expression[] = [
-  expression('fib', [
-    [1, be32(NFT_REG_1)],
-    [2, be32(3)],
-    [3, be32(2)],
+/** `fib daddr type`: NFTA_FIB_DREG, RESULT (NFT_FIB_RESULT_ADDRTYPE), FLAGS (NFTA_FIB_F_DADDR); a type of linux/rtnetlink.h. */
+const destinationType = expression('fib', [
+  [1, be32(NFT_REG_1)],
+  [2, be32(3)],
+  [3, be32(2)],
+]);
+/** RTN_LOCAL */
+export const isToUs: readonly Expression[] = [destinationType, compare(u32(2))];
+/** Not to this host, nor to several: RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST. */
+export const isToElsewhere: readonly Expression[] = [destinationType, ...[2, 3, 4, 5].map((type) => compare(u32(type), false))];
+
+/** The socket that it is for is not one of all addresses: NFTA_SOCKET_KEY (NFT_SOCKET_WILDCARD), DREG. */
+export const isBoundToAddress: readonly Expression[] = [
+  expression('socket', [
+    [1, be32(2)],
+    [2, be32(NFT_REG_1)],
   ]),
-  compare(u32(2)),
+  compare(Buffer.of(0)),
 ];
 
 export const setMark = (mark: number): Expression[] => [immediate(u32(mark)), metaSet('mark')];

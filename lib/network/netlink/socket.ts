@@ -1,4 +1,4 @@
-import { errnoText, NetworkError } from '../../errors.js';
+import { errnoText, IsolationError, NetworkError } from '../../errors.js';
 import { networkAdvice } from '../../host/network-hints.js';
 import { enter } from '../../namespace/enter.js';
 import { native } from '../../native.js';
@@ -99,6 +99,8 @@ export class NetlinkSocket implements Disposable {
   }
 
   #exchange(requests: readonly Request[]): Promise<Answer[]> {
+    // Its number may be somebody else's by now.
+    if (this.#closed) return Promise.reject(new IsolationError('ERR_CLOISTER_DISPOSED', 'this network has been deleted'));
     const turn = this.#last.then(() => this.#talk(requests));
     this.#last = turn.catch(() => {});
     return turn;
@@ -130,7 +132,7 @@ function kernelsWords({ type, flags, payload }: Answer): string | undefined {
 }
 
 function refused({ step, path }: Request, errno: number, words: string | undefined): NetworkError {
-  const advice = networkAdvice({ step, errno: -errno, words });
+  const advice = networkAdvice({ step, path, errno: -errno, words });
   return NetworkError.ofErrno('ERR_CLOISTER_NETWORK', errno, {
     step,
     path,
