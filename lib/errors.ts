@@ -1,4 +1,5 @@
 import { getSystemErrorMap } from 'node:util';
+import { harmless } from './text.js';
 
 export type ErrorCode = `ERR_CLOISTER_${string}`;
 
@@ -104,10 +105,12 @@ export function optionError(option: string, takes: string, got: unknown): TypeEr
 }
 
 export function describe(value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}...` : value);
+  if (typeof value === 'string') return harmless(JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}...` : value));
   if (typeof value === 'bigint') return `${value}n`;
   if (typeof value === 'function') return `a function`;
   if (value === null || typeof value !== 'object') return String(value);
   if (Array.isArray(value)) return `an array of ${value.length}`;
-  return `an instance of ${value.constructor?.name ?? 'Object'}`;
+  // JSON of a stranger may have a constructor of its own.
+  const { name } = (Object.hasOwn(value, 'constructor') ? Object : (value.constructor ?? Object)) as { name: unknown };
+  return `an instance of ${typeof name === 'string' ? harmless(name) : 'Object'}`;
 }

@@ -1,5 +1,8 @@
 import { IsolationError } from '../errors.js';
 import { openNamespaceOf } from '../namespace/namespace.js';
+import type { Denial } from '../spawn/types.js';
+import { Egress } from './egress/egress.js';
+import { Policy } from './egress/policy.js';
 import { InnerSockets } from './inner-sockets.js';
 import type { NetworkSettings } from './options.js';
 import { TcpPort } from './tcp-port.js';
@@ -10,6 +13,7 @@ export class ProcessNetwork {
   ports: readonly { readonly host: number; readonly guest: number }[] = [];
   readonly #published: (TcpPort | UdpPort)[] = [];
   readonly #inside = new Inside();
+  #egress: Egress | undefined;
 
   /** Rejects with `NetworkError` ERR_CLOISTER_NETWORK: a port that cannot be had. */
   static async open(settings: NetworkSettings): Promise<ProcessNetwork> {
@@ -19,6 +23,7 @@ export class ProcessNetwork {
         const kind = port.protocol === 'tcp' ? TcpPort : UdpPort;
         network.#published.push(await kind.listen(port, network.#inside.sockets));
       }
+      if (settings.egress) network.#egress = new Egress(new Policy(settings.egress, settings.dns));
     } catch (error) {
       network.close();
       throw error;
@@ -27,14 +32,21 @@ export class ProcessNetwork {
     return network;
   }
 
-  /** The program runs. */
-  begin(pid: number): void {
+  /** For the plan, which takes it: where the child sends the sockets that it opens for us. */
+  get channel(): number | undefined {
+    return this.#egress?.theirs;
+  }
+
+  /** The program runs. `root`: the process that all others inside descend from. */
+  begin(pid: number, root: number, tell: (denial: Denial) => void): void {
     if (this.#published.length > 0) this.#inside.begin(pid);
+    this.#egress?.begin(root, tell);
   }
 
   close(): void {
     for (const port of this.#published) port.close();
     this.#inside.close();
+    this.#egress?.close();
   }
 }
 

@@ -97,7 +97,7 @@ describe('a socket of ours inside', () => {
     );
     expect(all.filter(Boolean)).toHaveLength(1000);
     server.close();
-  });
+  }, 60_000);
 
   test('datagrams, both ways', async () => {
     using network = await Namespace.create('net');

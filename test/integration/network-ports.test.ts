@@ -152,7 +152,7 @@ describe('a published port', () => {
       }),
     );
     expect(right.filter(Boolean)).toHaveLength(1000);
-  });
+  }, 60_000);
 
   test('of which one is taken fails the spawn, and leaves none of the others', async () => {
     const taken = net.createServer().listen(0, '127.0.0.1');

@@ -202,7 +202,10 @@ function elementList(table: Table, set: string, elements: readonly Element[]): A
 
 /** All of it, or nothing: nf_tables knows transactions only. */
 export async function commit(socket: NetlinkSocket, changes: readonly Request[]): Promise<void> {
-  if (changes.length === 0) return;
+  if (changes.length > 0) await socket.request(...transaction(changes));
+}
+
+export function transaction(changes: readonly Request[]): Request[] {
   const frame = (type: number): Request => ({
     type,
     flags: 0,
@@ -210,7 +213,7 @@ export async function commit(socket: NetlinkSocket, changes: readonly Request[])
     attributes: [],
     step: 'change the packet filter',
   });
-  await socket.request(frame(NFNL_MSG_BATCH_BEGIN), ...changes, frame(NFNL_MSG_BATCH_END));
+  return [frame(NFNL_MSG_BATCH_BEGIN), ...changes, frame(NFNL_MSG_BATCH_END)];
 }
 
 /** Of the network, whosever. */

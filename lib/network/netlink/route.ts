@@ -11,9 +11,11 @@ const RTA_DST = 1;
 const RTA_OIF = 4;
 const RTA_GATEWAY = 5;
 const RTA_PRIORITY = 6;
+const RTA_PREFSRC = 7;
 const RTA_TABLE = 15;
 const RT_TABLE_UNSPEC = 0;
 export const RT_TABLE_MAIN = 254;
+export const RT_TABLE_LOCAL = 255;
 const RTPROT_STATIC = 4;
 const scopes = { universe: 0, link: 253, host: 254 } as const;
 const types = { unicast: 1, local: 2, broadcast: 3, anycast: 4, multicast: 5, blackhole: 6, unreachable: 7, prohibit: 8 } as const;
@@ -29,6 +31,8 @@ export interface Route {
   /** Default: the main one. */
   readonly table?: number;
   readonly metric?: number;
+  /** The address that whoever has none yet gets. */
+  readonly source?: IpAddress;
 }
 
 export const everything = (family: 4 | 6): Subnet => ({ family, bytes: new Uint8Array(family === 4 ? 4 : 16), prefix: 0 });
@@ -38,11 +42,12 @@ function rtmsg(family: number, prefix: number, scope: number, type: number): Buf
   return Buffer.of(family, prefix, 0, 0, RT_TABLE_UNSPEC, RTPROT_STATIC, scope, type, 0, 0, 0, 0);
 }
 
-export function addRoute({ type = 'unicast', to, gateway, link, table = RT_TABLE_MAIN, metric }: Route): Request {
+export function addRoute({ type = 'unicast', to, gateway, link, table = RT_TABLE_MAIN, metric, source }: Route): Request {
   const attributes: Attribute[] = [[RTA_TABLE, u32(table)]];
   if (to.prefix > 0) attributes.push([RTA_DST, to.bytes]);
   if (gateway) attributes.push([RTA_GATEWAY, gateway.bytes]);
   if (link !== undefined) attributes.push([RTA_OIF, u32(link)]);
+  if (source) attributes.push([RTA_PREFSRC, source.bytes]);
   if (metric !== undefined) attributes.push([RTA_PRIORITY, u32(metric)]);
   const scope = type === 'local' ? scopes.host : type === 'unicast' && !gateway ? scopes.link : scopes.universe;
   return {

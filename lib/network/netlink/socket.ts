@@ -52,6 +52,11 @@ export class NetlinkSocket implements Disposable {
     this.#fd = fd;
   }
 
+  /** Takes the descriptor of one that was made elsewhere. */
+  static of(fd: number): NetlinkSocket {
+    return new NetlinkSocket(fd);
+  }
+
   /** Without `network`, that of this process. */
   static async open(protocol: keyof typeof protocols, network?: Network): Promise<NetlinkSocket> {
     const plan = new PlanBuilder().in('parent');
