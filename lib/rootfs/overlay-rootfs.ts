@@ -14,12 +14,12 @@ import { parseBytes } from '../units.js';
 import { applyChanges, type Marks } from './apply.js';
 import { type Below, lookBelow } from './below.js';
 import { commitTo } from './commit.js';
-import { makeDiskUpper } from './disk-upper.js';
+import { makeDiskUpper, removeDeadUppers } from './disk-upper.js';
 import { attributesOf, changeMounted, checkBranch, positionOf } from './drivers/branches.js';
 import { checkDriver, chooseDriver, refuseLayers } from './drivers/choose.js';
 import { freeze } from './freeze.js';
 import { hostRoot } from './host-root.js';
-import { checkLayers, LayerHold } from './layer-hold.js';
+import { checkLayers, LayerHold, visible } from './layer-hold.js';
 import type { PartSource } from './lowers.js';
 import { closeRoot, directoryLower, isKept, type Made, makeRoot, type RootSettings, workOf } from './make-root.js';
 import { tryMounts } from './mount-abilities.js';
@@ -95,7 +95,7 @@ export class OverlayRootfs implements AsyncDisposable {
       throw optionError('size', "nothing unless upper is 'tmpfs': a directory's size needs a project quota, which this version cannot set", options.size);
     }
     const settings: Omit<RootSettings, 'upper' | 'hold' | 'driver'> = {
-      layers: layers?.map((layer) => (typeof layer === 'string' ? layer : layer.path)),
+      layers: layers && visible(layers),
       frozen: [],
       hide,
       ownUpper: upper === 'disk',
@@ -105,6 +105,7 @@ export class OverlayRootfs implements AsyncDisposable {
     };
     const driver = await chooseDriver(choice, layers === undefined);
     await refuseLayers(driver, layers);
+    if (upper === 'disk') await removeDeadUppers();
     const hold = layers && (await LayerHold.of(layers));
     const root = new OverlayRootfs({ ...settings, driver, hold, upper: upper === 'disk' ? makeDiskUpper() : upper });
     await root.#begin(options.idMap !== undefined);
@@ -242,11 +243,9 @@ export class OverlayRootfs implements AsyncDisposable {
   async *changes(): AsyncGenerator<Change, void, undefined> {
     const held = await this.#read();
     if (!held) return;
-    try {
-      yield* listChanges(held.made, held.below);
-    } finally {
-      held.release();
-    }
+    // All of them at once: whoever stops to ask, and does not say so, must not keep the root.
+    const lines = await listChanges(held.made, held.below).finally(() => held.release());
+    yield* lines;
   }
 
   /**

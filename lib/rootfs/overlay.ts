@@ -2,7 +2,7 @@ import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import type { Driver, Union } from './drivers/driver.js';
-import { cloneMount, newFilesystem, openDirectory } from './filesystem.js';
+import { cloneMount, inodesOf, newFilesystem, openDirectory } from './filesystem.js';
 import { mountAbilities } from './mount-abilities.js';
 import { Stage } from './stage.js';
 
@@ -22,7 +22,7 @@ export interface UpperSpace {
 
 export function tmpfsUpper(plan: PlanBuilder, size: number, owner: UpperSpace['owner'], driver?: Driver): UpperSpace {
   plan.label('make the writable layer', 'tmpfs');
-  const base = newFilesystem(plan, 'tmpfs', { size: String(size), mode: '0755' }, k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOSUID);
+  const base = newFilesystem(plan, 'tmpfs', { size: String(size), nr_inodes: String(inodesOf(size)), mode: '0755' }, k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOSUID);
   const stage = new Stage(plan, driver);
   stage.hold(base);
   return { base, owner, stage, count: 0, isPlaceless: true };

@@ -10,8 +10,12 @@ import { enterOwner } from '../rootfs/ordinary-owner.js';
 import type { RootUse } from '../rootfs/overlay-rootfs.js';
 import type { UserSetting } from './privilege-settings.js';
 
+export interface NamedUser extends UserSetting {
+  readonly home: string;
+}
+
 /** 'name', 'name:group' → ids, from /etc/passwd and /etc/group as they are inside. Numbers need no entry. passwd(5), group(5) */
-export async function lookUpUser(name: string, rootfs: RootUse | string | undefined): Promise<UserSetting> {
+export async function lookUpUser(name: string, rootfs: RootUse | string | undefined): Promise<NamedUser> {
   const [userName = '', groupName] = name.split(':');
   const passwd = entries(await readInside('/etc/passwd', rootfs));
   const isNumber = /^\d+$/.test(userName);
@@ -19,18 +23,19 @@ export async function lookUpUser(name: string, rootfs: RootUse | string | undefi
   if (!entry && !isNumber) throw unknown('user', userName, '/etc/passwd');
   const uid = isNumber ? id(userName, userName, 'option user') : id(entry?.[2], userName, '/etc/passwd');
   const ownGid = entry ? id(entry[3], userName, '/etc/passwd') : 0;
+  const home = entry?.[5]?.startsWith('/') ? entry[5] : '/';
   const group = entries(await readInside('/etc/group', rootfs));
   if (groupName !== undefined) {
-    if (/^\d+$/.test(groupName)) return { uid, gid: id(groupName, groupName, 'option user'), groups: [] };
+    if (/^\d+$/.test(groupName)) return { uid, gid: id(groupName, groupName, 'option user'), groups: [], home };
     const found = group.find(([entryName]) => entryName === groupName);
     if (!found) throw unknown('group', groupName, '/etc/group');
-    return { uid, gid: id(found[2], groupName, '/etc/group'), groups: [] };
+    return { uid, gid: id(found[2], groupName, '/etc/group'), groups: [], home };
   }
   const member = entry?.[0] ?? '';
   const groups = group
     .filter(([, , , members]) => member !== '' && members?.split(',').includes(member))
     .map(([group, , gid]) => id(gid, group ?? '', '/etc/group'));
-  return { uid, gid: ownGid, groups };
+  return { uid, gid: ownGid, groups, home };
 }
 
 const entries = (text: string): string[][] => text.split('\n').map((line) => line.split(':'));

@@ -54,7 +54,7 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
   };
   const place = (root: Slot, slot: Slot, create: 'directory' | 'file', target = mount.target): void => {
     label();
-    attach(plan, slot, openTarget(plan, root, target, { create }));
+    attach(plan, slot, openTarget(plan, root, target, { create, onSymlink: mount.type === 'file' && mount.onSymlink === true }));
     plan.release(slot);
   };
   switch (mount.type) {

@@ -14,8 +14,11 @@ export const fuseOpaque = 'user.fuseoverlayfs.opaque';
 /** Not a file's own: a stranger's tar must not bring them, and no layer tells them. */
 export const isReserved = (name: string): boolean => reserved.test(name);
 
-/** What a layer tells of them. A security module's labels are of this host. */
+/** Labels and measurements of this host's security modules: a stranger does not say what they are. File capabilities are a file's own. */
+export const isOfTheHost = (name: string): boolean => name.startsWith('security.') && name !== 'security.capability';
+
+/** What a layer tells of them. */
 export function ownAttributes(attributes: Attributes): Attributes {
-  const kept = [...attributes].filter(([name]) => !isReserved(name) && name !== 'security.selinux' && name !== ownerAttribute);
+  const kept = [...attributes].filter(([name]) => !isReserved(name) && !isOfTheHost(name) && name !== ownerAttribute);
   return kept.length === attributes.size ? attributes : new Map(kept);
 }

@@ -27,6 +27,8 @@ export interface ExtractReport {
   readonly entries: number;
   /** Of files' contents, once for all names of a file. */
   readonly sizeBytes: number;
+  /** It has the marker that hides whatever is below. */
+  readonly isOpaque: boolean;
   /** 'recorded': all files are the caller's, an ordinary user's; owner-record.ts. */
   readonly owners: 'kept' | 'recorded';
   /** Device nodes, which an ordinary user cannot make. */

@@ -5,6 +5,7 @@ import { availableParallelism, userInfo } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { fixture } from './fixtures.js';
 import { askHostNow } from './host.js';
+import { packageSuite, postgresqlDirectory } from './installed.js';
 import type { Question } from './questions.js';
 
 /** Why it is not to be had here, or undefined. */
@@ -210,6 +211,10 @@ const plain = {
   subuid: () => (subordinateIds('/etc/subuid') && subordinateIds('/etc/subgid') ? undefined : 'no range in /etc/subuid or /etc/subgid'),
   newuidmap,
   python3: () => (spawnSync('python3', ['-c', '']).status === 0 ? undefined : 'python3 does not run'),
+  /** A server of PostgreSQL, where distributions put it. */
+  postgresql: () => (postgresqlDirectory() === undefined ? 'there is no /usr/lib/postgresql/*/bin/initdb' : undefined),
+  /** Packages with tests: .ci/run says which. */
+  'package-suite': () => (packageSuite() === undefined ? 'CLOISTER_PACKAGE_SUITE names no directory' : undefined),
   'cgroup-v1': v1,
   /** The pure layout: cgroup2 itself is at /sys/fs/cgroup. */
   'cgroup-v2': pureV2,

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { type Capability, explain, type Rlimit, runIsolated } from 'cloister';
+import { type Capability, explain, OverlayRootfs, type Rlimit, runIsolated } from 'cloister';
 import { describe, expect, test } from 'vitest';
 import { capabilityNames } from '../../lib/security/capabilities.js';
 import { testNeeding } from '../helpers/lane.js';
@@ -96,6 +96,32 @@ describe('user', () => {
     const rootfs = smallRoot();
     const [ids] = await ask([['ids']], { rootfs, user: '0:0' });
     expect(ids.ruid).toBe(0);
+  });
+
+  test('by a name, for a caller that can map one id only too', async () => {
+    const [ids, env] = await ask([['ids'], ['env']], { user: 'daemon:games' });
+    expect([ids.ruid, ids.rgid, env.env['HOME']]).toEqual([1, 60, '/usr/sbin']);
+  });
+
+  testNeeding(['root'])('HOME is that of the name, unless somebody says what it is', async () => {
+    const rootfs = smallRoot({ 'etc/passwd': 'builder:x:1200:1300::/srv/builder:/bin/sh\nhomeless:x:1:1:::\n' });
+    const home = async (options: object): Promise<string | undefined> => (await ask([['env']], { rootfs, ...options }))[0].env['HOME'];
+    expect(await home({ user: 'builder' })).toBe('/srv/builder');
+    expect(await home({ user: 'homeless' })).toBe('/');
+    expect(await home({ user: 'builder', env: { HOME: '/x' } })).toBe('/x');
+    expect(await home({ user: 'builder', env: { HOME: undefined } })).toBeUndefined();
+    const shared = await OverlayRootfs.create({ layers: [rootfs] });
+    expect(await home({ user: 'builder', rootfs: shared })).toBe('/srv/builder');
+    await shared[Symbol.asyncDispose]();
+  });
+
+  test('a name with groups that cannot be had', async () => {
+    const rootfs = smallRoot({ 'etc/passwd': 'builder:x:7:8::/:\n', 'etc/group': 'far:x:70000:builder\n' });
+    const text = await saying(runIsolated('/bin/probe', { rootfs, user: 'builder' }));
+    expect(text.replace(/^ {2}.*?(?=Without)/m, '  … ')).toMatchInlineSnapshot(`
+      "gid 70000 is not mapped, so nobody can have it inside
+        … Without its further groups the user is 'name:group'."
+    `);
   });
 
   test('HOME follows, as far as it is known', async () => {
