@@ -10,6 +10,7 @@ import { bench, build, compileAll, program, results } from './build.mjs';
 import { counters } from './cgroup.mjs';
 import { chart } from './chart.mjs';
 import { contest, full } from './contest.mjs';
+import { layers } from './layers.mjs';
 import { networks } from './network.mjs';
 import { notifyRates } from './notify.mjs';
 import { partsByOption, partsByStep } from './parts.mjs';
@@ -21,7 +22,7 @@ import { countByStrace, countPlan } from './syscalls.mjs';
 const { values: flags } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
-    rows: { type: 'string', default: '1,2,3,4,11,12,13,parts' },
+    rows: { type: 'string', default: '1,2,3,4,8,9,10,11,12,13,parts,notify' },
     gib: { type: 'string', default: '0,1,4' },
   },
 });
@@ -63,6 +64,10 @@ const options = await withLimits(await optionsToSee());
 
 if (wants('1', '3')) await heaps();
 if (wants('2', '4')) await limitAndPeers();
+if (wants('8', '9', '10')) {
+  say('rows 8 to 10');
+  await layers(report, { program, rounds, rows, quick: flags.quick });
+}
 if (wants('11')) await counters(report);
 if (wants('12')) await networks(report, program, options, rounds);
 if (wants('13')) await systemCalls();

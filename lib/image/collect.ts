@@ -4,7 +4,7 @@ import { ImageError } from '../errors.js';
 import { harmless } from '../text.js';
 import { chainIdOf, type Digest } from './digest.js';
 import { manifestOf } from './image.js';
-import { missingLayer } from './layer.js';
+import { dropIdleHolds, missingLayer } from './layer.js';
 import type { Manifest } from './manifest.js';
 import { type ChainRecord, type StoreDirectory, syncDirectory } from './store-directory.js';
 import type { StoreLock } from './store-lock.js';
@@ -36,6 +36,7 @@ function contentsOf(store: StoreDirectory): Contents {
 /** `own`: the leases of the object that collects, which do not count. */
 export async function collect(workspace: Workspace, own: StoreLock): Promise<Collected> {
   const { store, lock } = workspace;
+  dropIdleHolds();
   return await lock.alone(async () => {
     const contents = contentsOf(store);
     const used = new Set([...contents.images.values()].flat());
@@ -54,6 +55,7 @@ export async function collect(workspace: Workspace, own: StoreLock): Promise<Col
 
 export async function removeLayer(workspace: Workspace, own: StoreLock, chainId: Digest): Promise<void> {
   const { store, lock } = workspace;
+  dropIdleHolds();
   await lock.alone(async () => {
     const contents = contentsOf(store);
     const record = contents.chains.get(chainId);

@@ -28,21 +28,22 @@ export function chainIdOf(parent: Digest | undefined, diffId: Digest): Digest {
   return parent === undefined ? diffId : digestOf(`${parent} ${diffId}`);
 }
 
-/** Counts and hashes what passes. */
+/** Counts and hashes what passes; or only counts it. */
 export class Meter extends Transform {
-  readonly #hash = createHash('sha256');
+  readonly #hash: Hash | undefined;
   readonly #onBytes: ((bytes: number) => void) | undefined;
   bytes = 0;
 
   /** `onBytes` may throw: then the stream fails with that. */
-  constructor(onBytes?: (bytes: number) => void) {
+  constructor(onBytes?: (bytes: number) => void, hashes = true) {
     super();
+    this.#hash = hashes ? createHash('sha256') : undefined;
     this.#onBytes = onBytes;
   }
 
   override _transform(chunk: Buffer, _encoding: string, done: TransformCallback): void {
     this.bytes += chunk.length;
-    this.#hash.update(chunk);
+    this.#hash?.update(chunk);
     try {
       this.#onBytes?.(this.bytes);
       done(null, chunk);
@@ -53,7 +54,7 @@ export class Meter extends Transform {
 
   /** Once, at the end. */
   digest(): Digest {
-    return finish(this.#hash);
+    return finish(this.#hash as Hash);
   }
 }
 

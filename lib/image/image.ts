@@ -27,7 +27,7 @@ export class Image {
     for (const layer of record.layers) chainId = chainIdOf(chainId, layer);
     const layers: Layer[] = [];
     for (let at = chainId && layerAt(store, chainId); at; at = at.parent) layers.unshift(at);
-    this.layers = layers;
+    this.layers = Object.freeze(layers);
   }
 
   /** Entrypoint and (args, else cmd): image-spec, config.md. Throws ERR_CLOISTER_NO_PROGRAM if the image names no command. */

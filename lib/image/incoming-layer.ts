@@ -54,7 +54,7 @@ export async function receiveLayer(workspace: Workspace, layer: IncomingLayer): 
     if (limit !== undefined && bytes > limit) {
       throw new ImageError('ERR_CLOISTER_LAYER', `the layer is bigger than sizeLimit: more than ${limit} bytes uncompressed`, { step: 'import the layer' });
     }
-  });
+  }, compression !== 'none');
   const { signal } = layer;
   const report = await bothEnds(
     extract(tarMeter, join(directory, 'tree'), { sync: true, signal, sizeLimit: limit }),
@@ -65,7 +65,8 @@ export async function receiveLayer(workspace: Workspace, layer: IncomingLayer): 
   if (layer.blob && (found.digest !== layer.blob.digest || found.size !== layer.blob.size)) {
     throw mismatch('a layer', `${layer.blob.digest} of ${layer.blob.size} bytes`, `${found.digest} of ${found.size} bytes`);
   }
-  const digest = tarMeter.digest();
+  // The same bytes, hashed once.
+  const digest = compression === 'none' ? found.digest : tarMeter.digest();
   if (layer.diffId !== undefined && digest !== layer.diffId) throw mismatch("a layer's uncompressed tar", layer.diffId, digest);
   const record: LayerRecord = {
     sizeBytes: tarMeter.bytes,

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { ImageError, optionError } from '../errors.js';
 import { chainIdOf, type Digest } from './digest.js';
 import type { StoreDirectory } from './store-directory.js';
@@ -84,8 +85,46 @@ export function layersOf(value: unknown, option: string, store?: StoreDirectory)
   });
 }
 
+interface Hold {
+  readonly locks: readonly StoreLock[];
+  timer: NodeJS.Timeout | undefined;
+}
+
+/** Milliseconds for which an image's layers are still held when nobody uses them: to lock each of a hundred takes longer than to start in them. */
+const patience = 1000;
+/** By the image's own list, which cannot change. */
+const idle = new Map<readonly Layer[], Hold>();
+
+/** Gives up what is only held because it may be used again: before something is taken away. */
+export function dropIdleHolds(): void {
+  for (const { locks, timer } of idle.values()) {
+    clearTimeout(timer);
+    for (const lock of locks) lock.close();
+  }
+  idle.clear();
+}
+
 /** Keeps them from being removed, by whatever process, until `release`, or until this process is gone. */
 export async function holdLayers(layers: readonly Layer[]): Promise<() => void> {
+  const hold = idle.get(layers) ?? { locks: await lockLayers(layers), timer: undefined };
+  clearTimeout(hold.timer);
+  idle.delete(layers);
+  return () => {
+    // Several roots of one image have a hold each; one of them is enough to wait.
+    if (!Object.isFrozen(layers) || idle.has(layers)) {
+      for (const lock of hold.locks) lock.close();
+      return;
+    }
+    idle.set(layers, hold);
+    hold.timer = setTimeout(() => {
+      idle.delete(layers);
+      for (const lock of hold.locks) lock.close();
+    }, patience);
+    hold.timer.unref();
+  };
+}
+
+async function lockLayers(layers: readonly Layer[]): Promise<StoreLock[]> {
   const locks: StoreLock[] = [];
   try {
     for (const path of new Set(layers.map(({ store }) => store.path))) {
@@ -95,15 +134,13 @@ export async function holdLayers(layers: readonly Layer[]): Promise<() => void> 
       await lock.adding(async () => {
         for (const { digest, store } of own) {
           lock.lease(digest as Digest);
-          if (!store.layerRecord(digest as Digest)) missingLayer(digest, store);
+          if (!existsSync(store.layer(digest as Digest))) missingLayer(digest, store);
         }
       });
     }
+    return locks;
   } catch (error) {
     for (const lock of locks) lock.close();
     throw error;
   }
-  return () => {
-    for (const lock of locks.splice(0)) lock.close();
-  };
 }

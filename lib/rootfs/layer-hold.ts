@@ -16,7 +16,8 @@ export class LayerHold {
 
   static async of(layers: readonly (string | Layer)[]): Promise<LayerHold> {
     const held = layers.filter((layer) => layer instanceof Layer);
-    return new LayerHold(held.length === layers.length ? held : [], await holdLayers(held));
+    const isWhole = held.length === layers.length;
+    return new LayerHold(isWhole ? held : [], await holdLayers(isWhole ? (layers as readonly Layer[]) : held));
   }
 
   retain(): this {

@@ -13,8 +13,8 @@ import type { Stage } from './stage.js';
 // What lies below a writable layer, told in a way that it can be opened again: for the root, and to look at it without that layer.
 
 export type Lower =
-  /** A layer: a directory of the host; `writable`: written to as well, where the driver has such. */
-  | { readonly kind: 'directory'; readonly path: string; readonly writable?: boolean }
+  /** A layer: a directory of the host; `writable`: written to as well, where the driver has such. `within`: one above it that has many layers, and nothing mounted in it. */
+  | { readonly kind: 'directory'; readonly path: string; readonly writable?: boolean; readonly within?: string | undefined }
   /** A mount of the host. */
   | { readonly kind: 'mount'; readonly path: string; readonly idmapped: boolean }
   /** A directory of the kit of the host's root. */
@@ -78,8 +78,8 @@ export interface LowerContext {
   readonly userns: number | undefined;
   /** Of what has to be attached while it is made a layer. */
   readonly stage: Stage;
-  /** Descriptors of trees that are held, one slot for all that is taken from one. */
-  readonly held: Map<number, Slot>;
+  /** Trees that are held by a descriptor, and copies of what has many layers in it: one slot for all that is taken from one. */
+  readonly held: Map<number | string, Slot>;
 }
 
 /** A slot that overlayfs takes as a layer. */
@@ -90,6 +90,12 @@ export function openLower(plan: PlanBuilder, lower: Lower, context: LowerContext
   const isMount = userns !== undefined || stage.driver.layersAreMounts;
   switch (lower.kind) {
     case 'directory':
+      // One mount whose owners are mapped, for all of them: a copy for each would take twice as many calls, and longer ones.
+      if (userns !== undefined && lower.within !== undefined && !stage.driver.layersAreMounts && mountAbilities().detached) {
+        const shared = context.held.get(lower.within) ?? cloneMount(plan, cwd, lower.within, { userns });
+        context.held.set(lower.within, shared);
+        return openDirectory(plan, shared, lower.path.slice(lower.within.length + 1));
+      }
       return isMount ? layer(plan, stage, lower.path, userns) : openDirectory(plan, cwd, lower.path);
     case 'mount':
       return context.privileged || isMount ? layer(plan, stage, lower.path, lower.idmapped ? userns : undefined) : openDirectory(plan, cwd, lower.path);

@@ -1,4 +1,5 @@
 import { basename, dirname, join } from 'node:path';
+import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import type { IdMap } from '../namespace/types.js';
 import { native } from '../native.js';
@@ -24,11 +25,16 @@ import { directoryUpper, type OverlayMount, overlay, tmpfsUpper, type UpperSpace
 import type { RootMount } from './root-mount.js';
 import { beginMaking, makeStore, type StoredMounts, storeMounts } from './stage.js';
 
+/** OVL_MAX_STACK, fs/overlayfs/params.c. */
+const mostLayers = 500;
+
 /** What a root is made of; options that have been checked. */
 export interface RootSettings {
   readonly driver: Driver;
   /** Base first; undefined: the host's tree. */
   readonly layers: readonly string[] | undefined;
+  /** Directories that have layers of a store in them. */
+  readonly stores: readonly string[];
   /** Of those layers, those that are written to as well: only with aufs. */
   readonly writableLayers?: readonly string[];
   /** Of those layers that are a store's. */
@@ -81,9 +87,20 @@ interface Built {
   readonly servers: readonly ServerOrder[];
 }
 
+function checkCount(settings: RootSettings): void {
+  const count = (settings.layers?.length ?? 0) + settings.frozen.length;
+  if (settings.driver.name === 'overlay' && count > mostLayers) {
+    throw new IsolationError('ERR_CLOISTER_ROOTFS', `a root of ${count} layers: overlayfs takes ${mostLayers} at the most`, {
+      step: 'mount the overlay',
+      hint: 'A fork has one layer more than the root that it is of. Put some layers together into one.',
+    });
+  }
+}
+
 /** Takes the ids over, also when it fails. `trial`: it is thrown away at once. */
 export async function makeRoot(settings: RootSettings, ids: Ids, trial = false): Promise<Made> {
   try {
+    checkCount(settings);
     return await (caller().privileged ? makePrivileged(settings, ids, trial) : makeOrdinary(settings, ids, trial));
   } catch (error) {
     ids.release();
@@ -171,10 +188,11 @@ async function overlays(plan: PlanBuilder, settings: RootSettings, map: IdMap, u
   return { ...made, servers, base: space.base, store: store && storeMounts(plan, store, [...made.mounts, ...(below ? [below] : [])]), kit: kitFd, below };
 }
 
-export const directoryLower = (path: string, { writableLayers }: Pick<RootSettings, 'writableLayers'>): Lower => ({
+export const directoryLower = (path: string, { writableLayers, stores }: Pick<RootSettings, 'writableLayers' | 'stores'>): Lower => ({
   kind: 'directory',
   path,
   writable: writableLayers?.includes(path) ?? false,
+  within: stores.find((store) => path.startsWith(`${store}/`)),
 });
 
 function missingOf({ driver, upper }: RootSettings, userns: number | undefined, userxattr: boolean): string[] {

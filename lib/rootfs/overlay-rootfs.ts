@@ -1,9 +1,10 @@
 import { statSync } from 'node:fs';
-import { isAbsolute } from 'node:path';
+import { dirname, isAbsolute } from 'node:path';
 import { Readable } from 'node:stream';
 import { IsolationError, optionError } from '../errors.js';
 import { caller } from '../host/caller.js';
-import type { Layer } from '../image/layer.js';
+import type { Image } from '../image/image.js';
+import { Layer } from '../image/layer.js';
 import { LayerStore } from '../image/layer-store.js';
 import { checkIdMap, type Ids, idsFor, sameMap } from '../security/id-map.js';
 import { leaseRange } from '../security/id-range.js';
@@ -81,10 +82,16 @@ export class OverlayRootfs implements AsyncDisposable {
     return OverlayRootfs.#create(options, undefined, hide);
   }
 
+  /** @internal For one spawn, whose ids it will have: that tells soon enough what the kernel thinks of it. */
+  static ofImage({ layers }: Image): Promise<OverlayRootfs> {
+    return OverlayRootfs.#create({}, layers, [], false);
+  }
+
   static async #create(
     options: Omit<OverlayOptions, 'layers'>,
     layers: readonly (string | Layer)[] | undefined,
     hide: readonly string[],
+    trial = true,
   ): Promise<OverlayRootfs> {
     const choice = checkDriver(options.driver);
     const upper = options.upper ?? 'tmpfs';
@@ -96,6 +103,7 @@ export class OverlayRootfs implements AsyncDisposable {
     }
     const settings: Omit<RootSettings, 'upper' | 'hold' | 'driver'> = {
       layers: layers && visible(layers),
+      stores: [...new Set((layers ?? []).flatMap((layer) => (layer instanceof Layer ? dirname(dirname(layer.path)) : [])))],
       frozen: [],
       hide,
       ownUpper: upper === 'disk',
@@ -108,12 +116,12 @@ export class OverlayRootfs implements AsyncDisposable {
     if (upper === 'disk') await removeDeadUppers();
     const hold = layers && (await LayerHold.of(layers));
     const root = new OverlayRootfs({ ...settings, driver, hold, upper: upper === 'disk' ? makeDiskUpper() : upper });
-    await root.#begin(options.idMap !== undefined);
+    await root.#begin(options.idMap !== undefined, trial);
     return root;
   }
 
   /** `decided`: the ids are those that were asked for, not those of its first spawn. */
-  async #begin(decided: boolean): Promise<void> {
+  async #begin(decided: boolean, trial = true): Promise<void> {
     const { idMap, upper } = this.#settings;
     try {
       await tryMounts();
@@ -121,7 +129,7 @@ export class OverlayRootfs implements AsyncDisposable {
       const kept = !decided && isKept(this.#settings) && caller().mayMapRanges ? await leaseRange(ownerOf(upper)) : undefined;
       if (kept) await this.#decide(kept);
       else if (decided) await this.#decide(await idsFor(idMap, caller(), { uid: 0, gid: 0 }));
-      else await closeRoot(await makeRoot(this.#settings, await idsFor('auto', caller(), { uid: 0, gid: 0 }), true));
+      else if (trial) await closeRoot(await makeRoot(this.#settings, await idsFor('auto', caller(), { uid: 0, gid: 0 }), true));
     } catch (error) {
       await this.#cleanUp(undefined);
       throw error;

@@ -135,7 +135,7 @@ export async function prepare(
 
 /** An image's, or the host's where overlayfs, which the plan would make one with, is not to be had: then it is by another driver. */
 async function ownRoot({ image, rootfs, namespaces }: Settings, releases: (() => void)[]): Promise<OverlayRootfs | undefined> {
-  if (image) return rootOf(() => OverlayRootfs.create({ layers: image.layers }), releases);
+  if (image) return rootOf(() => OverlayRootfs.ofImage(image), releases);
   if (rootfs !== undefined || namespaces.mount !== 'new') return undefined;
   await tryMounts();
   return mountAbilities().overlay ? undefined : rootOf(() => OverlayRootfs.host(), releases);

@@ -220,11 +220,15 @@ class Extraction {
     } else {
       // The last one of a name counts.
       if (there) this.#replace(directory, name, path, there);
-      if (!this.#create(directory, name, path, entry)) return;
+      if (entry.type === 'file') {
+        this.#file(directory, name, path, entry);
+        return;
+      }
+      if (!this.#create(directory, name, path, entry) || entry.type === 'link') return;
     }
     const object = entry.type === 'directory' ? files.openDirectory(directory, name, path) : files.openObject(directory, name, path);
     try {
-      if (entry.type !== 'link') this.#dress(object, entry, path);
+      this.#dress(object, entry, path);
     } finally {
       files.close(object);
     }
@@ -239,9 +243,6 @@ class Extraction {
   #create(directory: number, name: Buffer, path: Buffer, entry: ReadEntry): boolean {
     const calls = native().files;
     switch (entry.type) {
-      case 'file':
-        this.#file(directory, name, path, entry);
-        return true;
       case 'directory':
         this.#makeDirectory(directory, name, path, false);
         return true;
@@ -262,7 +263,7 @@ class Extraction {
         const mode = entry.type === 'char-device' ? k.S_IFCHR : k.S_IFBLK;
         const made = calls.makeNode(directory, name, mode | 0o600, entry.major, entry.minor);
         if (made === -k.EPERM) {
-          this.outcome.skipped.push({ path: path.toString('latin1'), type: entry.type });
+          this.outcome.skipped.push({ path: path.toString('latin1'), type: entry.type as 'block-device' | 'char-device' });
           return false;
         }
         files.must(made, 'mknodat', path);
@@ -277,6 +278,8 @@ class Extraction {
     const fd = files.open(directory, name, k.O_WRONLY | k.O_CREAT | k.O_EXCL, path, 0o600);
     try {
       writeContents(fd, entry, (most) => this.#reader.content(most), path);
+      // By the descriptor that it was written with: it is most of what a layer has, and each call counts.
+      this.#dress(fd, entry, path);
     } finally {
       files.close(fd);
     }

@@ -458,7 +458,7 @@ test('archives', async () => {
       Say which by 'path:name'.",
     }
   `);
-});
+}, 240_000);
 
 testNeeding(['root'])('a device in an archive is not opened', async () => {
   const store = await LayerStore.open(join(temporary(), 'store'));

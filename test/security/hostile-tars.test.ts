@@ -1,12 +1,14 @@
 // Tars of strangers who want more than to be unpacked. Each is refused by name or does no harm; nothing outside the store is touched, nothing of
 // what was refused stays in it, and no descriptor is left open.
 
-import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { closeSync, existsSync, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { gzipSync } from 'node:zlib';
 import { type Layer, LayerStore, OverlayRootfs, runIsolated } from 'cloister';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { native } from '../../dist/native.js';
+import { run } from '../../dist/tree/tree-tasks.js';
 import { census, leaks, settled } from '../helpers/census.js';
 import { rootTar } from '../helpers/images.js';
 import { testNeeding } from '../helpers/lane.js';
@@ -39,14 +41,56 @@ async function arena() {
 type Bytes = Buffer | readonly Buffer[];
 type Cases = Readonly<Record<string, Bytes>>;
 
-/** Whole messages, by case; what is taken says so. */
-async function refusals(make: (outside: string) => Cases, options: object = {}): Promise<Record<string, string>> {
+/** As `import` does it, but in this thread: an ordinary user's takes a process for each. */
+function extracted(tar: Buffer): void {
+  const place = temporary();
+  writeFileSync(join(place, 'tar'), tar);
+  mkdirSync(join(place, 'tree'));
+  const [input, root] = [openSync(join(place, 'tar'), 'r'), native().openFile(join(place, 'tree'))];
+  const prefix = isRoot ? 'trusted.overlay.' : 'user.overlay.';
+  const request = { kind: 'extract', sizeLimit: 2 ** 50, entryLimit: 10_000, sync: false, keepOwners: isRoot, prefix, whiteouts: 'names' } as const;
+  try {
+    run(request, { input, output: undefined, result: -1, lent: [root] });
+  } finally {
+    closeSync(input);
+    run({ kind: 'empty' }, { input: undefined, output: undefined, result: -1, lent: [root] });
+    native().close(root);
+  }
+}
+
+const toldAs = ({ code, message }: Error & { code?: string }, outside: string): string => `${code}: ${message.replaceAll(outside || '\0', 'OUTSIDE')}`;
+
+/** Whole messages, by case; what is taken says so. All by the tar alone, and by the store as many as there is time for. */
+async function refusals(make: (outside: string) => Cases): Promise<Record<string, string>> {
   const { store, outside, harm, left } = await arena();
   const told: Record<string, string> = {};
-  for (const [name, bytes] of Object.entries(make(outside))) {
+  for (const [index, [name, bytes]] of Object.entries(make(outside)).entries()) {
+    const tar = Buffer.isBuffer(bytes) ? bytes : Buffer.concat(bytes);
+    try {
+      extracted(tar);
+      told[name] = 'TAKEN';
+    } catch (error) {
+      told[name] = toldAs(error as Error, outside);
+    }
+    if (!isRoot && index >= 2) continue;
+    const imported = await store.import(Readable.from([tar])).then(
+      () => 'TAKEN',
+      (error: Error) => toldAs(error, outside),
+    );
+    expect([name, imported, left()]).toEqual([name, told[name], []]);
+  }
+  expect(await harm()).toEqual([]);
+  return told;
+}
+
+/** Through the store, which has the limit. */
+async function refusedImports(cases: Cases, options: object): Promise<Record<string, string>> {
+  const { store, outside, harm, left } = await arena();
+  const told: Record<string, string> = {};
+  for (const [name, bytes] of Object.entries(cases)) {
     told[name] = await store.import(Readable.from(Buffer.isBuffer(bytes) ? [bytes] : bytes), options).then(
       () => 'TAKEN',
-      ({ code, message }: Error & { code?: string }) => `${code}: ${message.replaceAll(outside, 'OUTSIDE')}`,
+      (error: Error) => toldAs(error, outside),
     );
     expect([name, left()]).toEqual([name, []]);
   }
@@ -388,8 +432,8 @@ test('sparse files that are none', async () => {
 test('bombs', async () => {
   const zeros = gzipSync(Buffer.alloc(2 ** 26));
   expect(
-    await refusals(
-      () => ({
+    await refusedImports(
+      {
         'gzip: 64 MiB of 64 KiB': zeros,
         'gzip: of many members': Array.from({ length: 8 }, () => gzipSync(file('a', Buffer.alloc(2 ** 19)))),
         'gzip: a header that never ends': [Buffer.from([0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 3]), ...Array.from({ length: 64 }, () => Buffer.alloc(2 ** 18, 'n'))],
@@ -398,7 +442,7 @@ test('bombs', async () => {
         'a file of 1 TiB, all holes, as GNU has it': archive(sparse('a', binary(2n ** 40n, 12), [], Buffer.alloc(0))),
         'a thousand files of 2 KB': archive(...Array.from({ length: 1000 }, (_, index) => file(`f${index}`, Buffer.alloc(2000, 'x')))),
         'files that replace each other': archive(...Array.from({ length: 1000 }, () => file('f', Buffer.alloc(2000, 'x')))),
-      }),
+      },
       { sizeLimit: '1M' },
     ),
   ).toMatchInlineSnapshot(`
@@ -428,8 +472,8 @@ function zstdOf(frame: { readonly windowLog: number; readonly blocks: number }):
 test('bombs of zstd', async () => {
   const before = process.memoryUsage.rss();
   expect(
-    await refusals(
-      () => ({
+    await refusedImports(
+      {
         '2 GiB of 64 KiB': zstdOf({ windowLog: 20, blocks: 2 ** 14 }),
         '8 GiB in one piece': zstdOf({ windowLog: 17, blocks: 2 ** 16 }),
         'a window of 2 GiB': zstdOf({ windowLog: 31, blocks: 2 ** 14 }),
@@ -438,7 +482,7 @@ test('bombs of zstd', async () => {
         'a frame that is cut in its head': Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0]),
         'a frame without blocks': Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x20, 4]),
         'no second frame': Buffer.concat([zstdOf({ windowLog: 17, blocks: 1 }), Buffer.alloc(100, 'x')]),
-      }),
+      },
       { sizeLimit: '1M' },
     ),
   ).toMatchInlineSnapshot(`
@@ -476,16 +520,21 @@ test('a tar that is cut anywhere', async () => {
   // The blocks of zeros at the end are the only part that may be missing without a trace: all but one byte more than the first one.
   const { store, harm, left } = await arena();
   const kinds = new Map<string, number>();
-  const refuse = async (length: number): Promise<void> => {
-    const told = await store.import(Readable.from([whole.subarray(0, length)])).then(
-      () => 'TAKEN',
-      ({ code, message }: Error & { code?: string }) => `${code}: ${message}`,
-    );
+  const refuse = (length: number): void => {
+    let told = 'TAKEN';
+    try {
+      extracted(whole.subarray(0, length));
+    } catch (error) {
+      told = toldAs(error as Error, '');
+    }
     kinds.set(told, (kinds.get(told) ?? 0) + 1);
-    expect([length, left()]).toEqual([length, []]);
   };
   const last = whole.length - 1024;
-  for (let length = 0; length <= last; length += 512) for (const cut of [length, length + 1, length + 300]) if (cut < last + 512) await refuse(cut);
+  for (let length = 0; length <= last; length += 512) for (const cut of [length, length + 1, length + 300]) if (cut < last + 512) refuse(cut);
+  for (const length of [100, 3000, last]) {
+    await expect(store.import(Readable.from([whole.subarray(0, length)]))).rejects.toMatchObject({ code: 'ERR_CLOISTER_LAYER' });
+    expect([length, left()]).toEqual([length, []]);
+  }
   expect(Object.fromEntries([...kinds].sort())).toMatchInlineSnapshot(`
     {
       "ERR_CLOISTER_LAYER: not taken as a layer: the tar ends where the entry of an extended header should be": 12,
