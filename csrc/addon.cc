@@ -2,13 +2,16 @@
 
 #include <napi.h>
 
+#include "binding/call_listener.h"
 #include "binding/counter_files.h"
+#include "binding/datagrams.h"
 #include "binding/descriptors.h"
 #include "binding/device_program.h"
 #include "binding/environment.h"
 #include "binding/files.h"
 #include "binding/init_program.h"
 #include "binding/landlock.h"
+#include "binding/netlink.h"
 #include "binding/plan_run.h"
 #include "binding/process.h"
 #include "binding/read_files.h"
@@ -31,8 +34,12 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("initProgram", Napi::Function::New(env, init_program, "initProgram"));
   exports.Set("landlockAbi", Napi::Function::New(env, landlock_abi, "landlockAbi"));
   exports.Set("Watcher", Watcher::define(env));
+  exports.Set("CallListener", CallListener::define(env));
+  exports.Set("Datagrams", Datagrams::define(env));
+  exports.Set("sendPacket", Napi::Function::New(env, send_packet, "sendPacket"));
   exports.Set("CounterFiles", CounterFiles::define(env));
   exports.Set("readFiles", Napi::Function::New(env, read_files, "readFiles"));
+  exports.Set("netlinkExchange", Napi::Function::New(env, netlink_exchange, "netlinkExchange"));
   define_descriptors(env, exports);
   define_device_program(env, exports);
   define_files(env, exports);

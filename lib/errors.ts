@@ -1,4 +1,5 @@
 import { getSystemErrorMap } from 'node:util';
+import { harmless } from './text.js';
 
 export type ErrorCode = `ERR_CLOISTER_${string}`;
 
@@ -10,6 +11,8 @@ export interface ErrorDetails {
   readonly path?: string | undefined;
   readonly hint?: string | undefined;
   readonly evidence?: readonly string[] | undefined;
+  readonly address?: string | undefined;
+  readonly port?: number | undefined;
   readonly cause?: unknown;
 }
 
@@ -63,7 +66,11 @@ export class CgroupError extends IsolationError {}
 /** A refusal about layers, images or a registry. */
 export class ImageError extends IsolationError {}
 /** A refusal about networks. */
-export class NetworkError extends IsolationError {}
+export class NetworkError extends IsolationError {
+  /** What was to be bound or connected to. */
+  declare readonly address?: string;
+  declare readonly port?: number;
+}
 
 /** Those that Node's own list does not have: errno(3). */
 const otherErrnos: Readonly<Record<number, readonly [name: string, text: string]>> = {
@@ -98,10 +105,12 @@ export function optionError(option: string, takes: string, got: unknown): TypeEr
 }
 
 export function describe(value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}...` : value);
+  if (typeof value === 'string') return harmless(JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}...` : value));
   if (typeof value === 'bigint') return `${value}n`;
   if (typeof value === 'function') return `a function`;
   if (value === null || typeof value !== 'object') return String(value);
   if (Array.isArray(value)) return `an array of ${value.length}`;
-  return `an instance of ${value.constructor?.name ?? 'Object'}`;
+  // JSON of a stranger may have a constructor of its own.
+  const { name } = (Object.hasOwn(value, 'constructor') ? Object : (value.constructor ?? Object)) as { name: unknown };
+  return `an instance of ${typeof name === 'string' ? harmless(name) : 'Object'}`;
 }

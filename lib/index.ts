@@ -7,7 +7,7 @@ export { Image } from './image/image.js';
 export { Layer } from './image/layer.js';
 export { LayerStore } from './image/layer-store.js';
 export type * from './image/types.js';
-export { Bridge, probe, Sandbox, SandboxPool } from './later.js';
+export { probe, Sandbox, SandboxPool } from './later.js';
 export {
   CgroupNamespace,
   IpcNamespace,
@@ -20,6 +20,7 @@ export {
 export { Namespace } from './namespace/namespace.js';
 export { NetNamespace } from './namespace/net.js';
 export type * from './namespace/types.js';
+export { Bridge } from './network/bridge.js';
 export type * from './network/types.js';
 export { OverlayRootfs } from './rootfs/overlay-rootfs.js';
 export type { ApplyReport, Branch, Change, FileType, OverlayOptions } from './rootfs/types.js';

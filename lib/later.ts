@@ -5,9 +5,7 @@ import type { Readable } from 'node:stream';
 import type { Cgroup } from './cgroup/cgroup.js';
 import type { CgroupStats } from './cgroup/types.js';
 import type { HostReport } from './host/types.js';
-import type { NetNamespace } from './namespace/net.js';
 import type { NamespaceByType } from './namespace/types.js';
-import type { NetworkOptions } from './network/types.js';
 import type { OverlayRootfs } from './rootfs/overlay-rootfs.js';
 import type { Denial, IsolatedResult, Run, SandboxOptions, Spawn, WarmOptions, WarmProcess } from './spawn/types.js';
 import { unavailable } from './unavailable.js';
@@ -54,25 +52,6 @@ export class SandboxPool<Warm extends WarmProcess | undefined = WarmProcess | un
   static create(options: SandboxOptions & { size: number; warm?: WarmOptions }): Promise<SandboxPool>;
   static create(_options: SandboxOptions & { size: number; warm?: WarmOptions }): Promise<never> {
     return unavailable('SandboxPool.create');
-  }
-}
-
-export interface Bridge extends AsyncDisposable {
-  readonly name: string;
-  attach(
-    namespace: NetNamespace,
-    options?: Pick<NetworkOptions, 'address' | 'mac' | 'bandwidth'> & { hostname?: string },
-  ): Promise<{ addresses: readonly string[] }>;
-  delete(): Promise<void>;
-  [Symbol.asyncDispose](): Promise<void>;
-}
-// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: there are no instances
-export class Bridge {
-  private constructor() {
-    throw unavailable.error('Bridge');
-  }
-  static create(_options: { name?: string; subnet: string | readonly string[]; masquerade?: boolean }): Promise<Bridge> {
-    return unavailable('Bridge.create');
   }
 }
 

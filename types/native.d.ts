@@ -36,6 +36,16 @@ export interface NativeCounterFiles {
   read(): Promise<[numbers: Float64Array, texts: string[]]>;
 }
 
+export interface NativeCallListener {
+  /** Three words for each answer: id, value, errno (positive); or 2^64 - 1 in place of the errno: the call goes on. */
+  answer(responses: BigUint64Array): void;
+  /** The call returns this descriptor, copied into the caller's table; `flags`: O_CLOEXEC or 0. The number there, or a negative errno. */
+  addDescriptor(id: bigint, fd: number, flags: number): number;
+  /** What of these bytes can be read; undefined if none, and if the caller is gone. */
+  memory(id: bigint, pid: number, address: bigint, length: number): Buffer | undefined;
+  close(): void;
+}
+
 export interface Native {
   /** Takes the descriptors in `slots` and both ends of `reportPipe`. */
   readonly Process: new (
@@ -82,6 +92,29 @@ export interface Native {
     callback: (text: string | undefined) => void,
     keepsAlive?: boolean,
   ) => NativeWatcher;
+  /**
+   * Sends messages of netlink(7), and gives all that the kernel has to say to them, one after the other, or a negative errno. One
+   * exchange at a time for a socket.
+   */
+  netlinkExchange(fd: number, messages: Uint8Array): Promise<Buffer | number>;
+  /**
+   * seccomp_unotify(2). Takes the descriptor, a socket through which the listener will come. Each call is nine words: id, pid,
+   * architecture in the upper half and number in the lower, six arguments.
+   */
+  readonly CallListener: new (
+    socket: number,
+    callback: (calls: BigUint64Array) => void,
+  ) => NativeCallListener;
+  /**
+   * A UDP socket that tells where each datagram was going: ip(7), IP_RECVORIGDSTADDR, which must be set. Takes the descriptor; the event loop
+   * does not wait for it.
+   */
+  readonly Datagrams: new (
+    fd: number,
+    callback: (data: Buffer, from: string, fromPort: number, to: string, toPort: number) => void,
+  ) => { close(): void };
+  /** A whole IP packet by a raw socket, to a struct sockaddr: raw(7). The bytes sent. */
+  sendPacket(fd: number, packet: Uint8Array, address: Uint8Array): number;
   /** A BPF program of the kind that decides about devices: bpf(2). */
   loadDeviceProgram(instructions: Uint8Array): number;
   /** `replaced`: the program that it takes the place of, in one step, or -1. */

@@ -239,4 +239,9 @@ void define_descriptors(Napi::Env env, Napi::Object exports) {
   add("hasChanged", has_changed);
 }
 
+int receive_sent_descriptor(int socket) {
+  struct ucred sender;
+  return receive(socket, &sender);
+}
+
 }  // namespace cloister

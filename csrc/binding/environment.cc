@@ -1,5 +1,7 @@
 #include "environment.h"
 
+#include "call_listener.h"
+#include "datagrams.h"
 #include "plan_run.h"
 #include "process.h"
 #include "watcher.h"
@@ -30,6 +32,10 @@ void Environment::teardown(napi_async_cleanup_hook_handle, void* data) {
   for (Process* process : left) process->end_for_teardown();
   const std::set<Watcher*> watching = self->watchers_;
   for (Watcher* watcher : watching) watcher->end();
+  const std::set<CallListener*> listening = self->listeners_;
+  for (CallListener* listener : listening) listener->end();
+  const std::set<Datagrams*> receiving = self->datagrams_;
+  for (Datagrams* datagrams : receiving) datagrams->end();
   self->drain();
   for (const int fd : self->fds_) UniqueFd(fd).reset();
   self->fds_.clear();

@@ -11,7 +11,9 @@
 
 namespace cloister {
 
+class Datagrams;
 class Process;
+class CallListener;
 class PlanRun;
 class Watcher;
 
@@ -29,6 +31,10 @@ class Environment {
   void remove(Process* process) { processes_.erase(process); }
   void add(Watcher* watcher) { watchers_.insert(watcher); }
   void remove(Watcher* watcher) { watchers_.erase(watcher); }
+  void add(CallListener* listener) { listeners_.insert(listener); }
+  void remove(CallListener* listener) { listeners_.erase(listener); }
+  void add(Datagrams* datagrams) { datagrams_.insert(datagrams); }
+  void remove(Datagrams* datagrams) { datagrams_.erase(datagrams); }
 
   // A handle of this environment's loop was opened, or has been closed.
   void opened() { handles_++; }
@@ -56,6 +62,8 @@ class Environment {
   Spawner spawner_;
   std::set<Process*> processes_;
   std::set<Watcher*> watchers_;
+  std::set<CallListener*> listeners_;
+  std::set<Datagrams*> datagrams_;
   std::set<int> fds_;
   std::mutex mutex_;  // guards finished_
   std::vector<PlanRun*> finished_;

@@ -6,7 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
+#include <linux/filter.h>
 #include <linux/futex.h>
+#include <linux/netlink.h>
+#include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
@@ -100,6 +103,7 @@ long send_fd(int socket, int fd) {
 long exec(const char* const* paths, const char* const* argv, const char* const* envp, Report* report) {
   long result = -ENOENT;
   report->candidate = 0;
+  report->head_size = 0;  // of a read_head before
   for (int i = 0; paths[i] != nullptr; i++) {
     const long error = raw_syscall(SYS_execve, pointer(paths[i]), pointer(argv), pointer(envp));
     // ENOENT is also what a script or a dynamic program gets whose interpreter is missing: the file itself tells.
@@ -120,12 +124,33 @@ long exec(const char* const* paths, const char* const* argv, const char* const* 
   return result;
 }
 
+long install_filter(const uint8_t* plan, int64_t flags, int64_t bytes) {
+  const struct sock_fprog program = {
+      static_cast<unsigned short>((bytes >> 32) / static_cast<int64_t>(sizeof(struct sock_filter))),
+      const_cast<struct sock_filter*>(reinterpret_cast<const struct sock_filter*>(at(plan, bytes)))};
+  return raw_syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, pointer(&program));
+}
+
 long attach_device_program(long group, long program) {
   // The first members of union bpf_attr; the rest is 0 for the kernel.
   const struct {
     uint32_t target_fd, attach_bpf_fd, attach_type, attach_flags;
   } attributes = {static_cast<uint32_t>(group), static_cast<uint32_t>(program), BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI};
   return raw_syscall(SYS_bpf, BPF_PROG_ATTACH, pointer(&attributes), sizeof(attributes));
+}
+
+// The kernel does what it is asked in sendto(2) itself; what it says to it can be read when that returns, refusals first, as
+// nothing but the last message asks for an answer (netlink_rcv_skb).
+long netlink(int socket, const uint8_t* messages, int64_t size) {
+  const long sent = raw_syscall(SYS_sendto, socket, pointer(messages), size, 0, 0, 0);
+  if (sent < 0) return sent;
+  alignas(struct nlmsghdr) uint8_t answer[512];
+  const long length = raw_syscall(SYS_recvfrom, socket, pointer(answer), sizeof(answer), MSG_DONTWAIT, 0, 0);
+  if (length == -EAGAIN) return 0;
+  if (length < 0) return length;
+  const struct nlmsghdr* header = reinterpret_cast<const struct nlmsghdr*>(answer);
+  if (length < static_cast<long>(sizeof(*header) + sizeof(int32_t)) || header->nlmsg_type != NLMSG_ERROR) return 0;
+  return *reinterpret_cast<const int32_t*>(header + 1);
 }
 
 long landlock_add_path(long ruleset, long parent, int64_t access) {
@@ -156,6 +181,7 @@ int run_steps(const uint8_t* plan, uint32_t from, uint32_t to, int32_t* slots, S
       case StepKind::await_ids: result = await_ids(shared); break;
       case StepKind::expect_alive: expect_alive(shared); break;
       case StepKind::drop_bounding: result = drop_bounding(static_cast<uint64_t>(step.args[0]), step.args[1]); break;
+      case StepKind::install_filter: result = install_filter(plan, step.args[0], step.args[1]); break;
       case StepKind::attach_device_program:
         result = attach_device_program(slot_fd(step.args[0], slots), slot_fd(step.args[1], slots));
         break;
@@ -163,6 +189,10 @@ int run_steps(const uint8_t* plan, uint32_t from, uint32_t to, int32_t* slots, S
         result = landlock_add_path(slot_fd(step.args[0], slots), slot_fd(step.args[1], slots), step.args[2]);
         break;
       case StepKind::send_fd: result = send_fd(slot_fd(step.args[0], slots), slot_fd(step.args[1], slots)); break;
+      case StepKind::netlink:
+        result =
+            netlink(slot_fd(step.args[0], slots), at(plan, step.args[1]), step.args[1] < 0 ? 0 : step.args[1] >> 32);
+        break;
       case StepKind::read_head:
         result = raw_syscall(SYS_read, slot_fd(step.args[0], slots), pointer(shared->report.head),
                              sizeof(shared->report.head));

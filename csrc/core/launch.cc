@@ -141,7 +141,11 @@ void Launch::run(const uint32_t* owner) {
 }
 
 bool Launch::clone_child(struct clone_args* args) {
-  const long pid = clone3_call(args, child_main, &arena_->child);
+  long pid = clone3_call(args, child_main, &arena_->child);
+  if (pid == -ENOSYS && args->flags == (CLONE_VM | kPidfdFlag | CLONE_CLEAR_SIGHAND)) {
+    pid = clone_call(CLONE_VM | kPidfdFlag | SIGCHLD, reinterpret_cast<uint8_t*>(args->stack) + args->stack_size,
+                     &shared().pidfd, child_main, &arena_->child);
+  }
   if (pid < 0) {
     fail(Phase::clone_child, static_cast<int>(-pid));
     return false;

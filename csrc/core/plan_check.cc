@@ -69,6 +69,10 @@ const char* check_step(const Step& step, uint32_t left_in_section, uint32_t slot
   if (step.kind == static_cast<uint16_t>(StepKind::setgroups) &&
       (step.args[0] < 0 || step.args[0] > 65536 || (step.args[1] != -1 && step.args[0] * 4 > step.args[1] >> 32)))
     return "more groups than bytes";
+  // struct sock_fprog has 16 bits for the number; the kernel takes 4,096 (BPF_MAXINSNS).
+  if (step.kind == static_cast<uint16_t>(StepKind::install_filter) &&
+      (step.args[1] == -1 || (step.args[1] >> 32) % 8 != 0 || step.args[1] >> 32 > 4096 * 8))
+    return "a filter of other than whole instructions";
   return nullptr;
 }
 

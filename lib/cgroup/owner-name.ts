@@ -8,14 +8,18 @@ import { threadId } from 'node:worker_threads';
  * cloister-<pid namespace>-<pid>-<start time>-<thread>.<count>: each worker has a module, and a count, of its own. A detached sandbox
  * outlives its host: its group goes when it is empty.
  */
-const form = /^cloister(-detached)?-([0-9a-z]+)-(\d+)-([0-9a-z]+)-\d+\.[0-9a-z]+$/;
+const form = /^cloister(-detached)?-(.*)$/;
+const markForm = /^([0-9a-z]+)-(\d+)-([0-9a-z]+)-\d+\.[0-9a-z]+$/;
 
 let prefix: string | undefined;
 let count = 0;
 
-export function ownedName(detached = false): string {
+export const ownedName = (detached = false): string => `cloister${detached ? '-detached' : ''}-${ownerMark()}`;
+
+/** A new one each time. Directories on disk have it in their names, too. */
+export function ownerMark(): string {
   prefix ??= `${pidNamespace()}-${process.pid}-${startTime(process.pid)}-${threadId}`;
-  return `cloister${detached ? '-detached' : ''}-${prefix}.${(count++).toString(36)}`;
+  return `${prefix}.${(count++).toString(36)}`;
 }
 
 /** Numbers of pids mean something only in one pid namespace. */
@@ -40,9 +44,16 @@ export interface Orphan {
 /** undefined: not a name of ours, or its owner lives, or nobody here can tell. */
 export function orphanOf(name: string): Orphan | undefined {
   const match = form.exec(name);
-  if (!match || match[2] !== pidNamespace()) return undefined;
-  const ownerPid = Number(match[3]);
-  return isAlive(ownerPid, match[4] as string) ? undefined : { ownerPid, detached: match[1] !== undefined };
+  const ownerPid = match ? deadOwner(match[2] as string) : undefined;
+  return ownerPid === undefined ? undefined : { ownerPid, detached: match?.[1] !== undefined };
+}
+
+/** The pid that has made this mark; undefined as above. */
+export function deadOwner(mark: string): number | undefined {
+  const match = markForm.exec(mark);
+  if (!match || match[1] !== pidNamespace()) return undefined;
+  const pid = Number(match[2]);
+  return isAlive(pid, match[3] as string) ? undefined : pid;
 }
 
 function isAlive(pid: number, started: string): boolean {

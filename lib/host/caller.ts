@@ -9,6 +9,8 @@ export interface Caller {
   readonly privileged: boolean;
   /** Root of a user namespace of ours whose ids reach beyond one, or the initial one. */
   readonly mayMapRanges: boolean;
+  /** Capabilities, a bit each. */
+  readonly effective: bigint;
   readonly lastCapability: number;
   readonly ignoredSignals: readonly number[];
 }
@@ -37,6 +39,7 @@ function read(): Caller {
     gid: process.getegid?.() ?? 0,
     privileged,
     mayMapRanges: privileged && has(capSetuid) && has(capSetgid),
+    effective,
     lastCapability: Number(readFileSync('/proc/sys/kernel/cap_last_cap', 'utf8')),
     ignoredSignals: Array.from({ length: 64 }, (_, index) => index + 1).filter((signal) => (ignored >> BigInt(signal - 1)) & 1n),
   };

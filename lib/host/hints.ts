@@ -5,6 +5,7 @@ import { cgroupAdvice } from './cgroup-hints.js';
 import { landlockAdvice } from './landlock-hints.js';
 import { parseMountInfo } from './mountinfo.js';
 import { bringIn } from './on-host.js';
+import { speculationAdvice } from './speculation-hints.js';
 
 // Why this host refused a step, found out after it did. Each finding names what was read; nothing is guessed from a message.
 
@@ -210,6 +211,19 @@ const kernelTarget: Rule = ({ syscall, errno, step, path }) => {
   };
 };
 
+/** seccomp(2): EACCES for whoever may still gain privileges and is not allowed to filter; EINVAL or ENOSYS without CONFIG_SECCOMP_FILTER. */
+const noFilter: Rule = ({ syscall, errno }) => {
+  if (syscall !== 'seccomp') return undefined;
+  if (errno === EACCES) {
+    return {
+      what: 'without no_new_privs only CAP_SYS_ADMIN may install a filter of system calls',
+      hint: "Leave noNewPrivileges as it is by default (true), or have no filter: seccomp: 'unconfined'.",
+    };
+  }
+  if (errno !== EINVAL && errno !== 38) return undefined;
+  return { what: 'this kernel has no filters of system calls (CONFIG_SECCOMP_FILTER)', hint: "seccomp: 'unconfined' runs the program without one." };
+};
+
 const readonlyTarget: Rule = ({ syscall, errno, path }) =>
   errno === EROFS && (syscall === 'mkdirat' || syscall === 'openat')
     ? { what: `${path} does not exist in the root, which is read-only`, hint: 'Make it in the layers, or let the root be writable.' }
@@ -348,6 +362,7 @@ const refusedValue: Rule = ({ syscall, errno, step, path }) => {
 const rules: readonly Rule[] = [
   cgroupAdvice,
   landlockAdvice,
+  speculationAdvice,
   otherOwner,
   refusedValue,
   withoutUserNamespace,
@@ -356,6 +371,7 @@ const rules: readonly Rule[] = [
   appArmor,
   coveredKernelFiles,
   rootWithoutSetfcap,
+  noFilter,
   outerFilter,
   chrooted,
   kernelTarget,

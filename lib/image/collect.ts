@@ -1,6 +1,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { rename, rm, unlink } from 'node:fs/promises';
 import { ImageError } from '../errors.js';
+import { harmless } from '../text.js';
 import { chainIdOf, type Digest } from './digest.js';
 import { manifestOf } from './image.js';
 import { missingLayer } from './layer.js';
@@ -60,7 +61,7 @@ export async function removeLayer(workspace: Workspace, own: StoreLock, chainId:
     const child = [...contents.chains].find(([, { parent }]) => parent === chainId)?.[0];
     const image = [...contents.images].find(([, line]) => line.includes(chainId))?.[0];
     if (child ?? image) {
-      const user = image ? `the image ${store.names().find((name) => name.image === image)?.name ?? image}` : `the layer ${child} on it`;
+      const user = image ? `the image ${harmless(store.names().find((name) => name.image === image)?.name ?? image)}` : `the layer ${child} on it`;
       throw new ImageError('ERR_CLOISTER_IN_USE', `the layer ${chainId} is used by ${user}`, {
         step: 'remove the layer',
         hint: `Remove ${image ? 'that image' : 'that layer'} first.`,

@@ -1,7 +1,7 @@
-import { Readable, Transform, type TransformCallback } from 'node:stream';
+import { Readable, type Transform } from 'node:stream';
 import * as zlib from 'node:zlib';
-import { Decompress } from 'fzstd';
 import { ImageError } from '../errors.js';
+import { ScriptedZstd } from './zstd.js';
 
 export type Compression = 'none' | 'gzip' | 'zstd';
 
@@ -57,28 +57,6 @@ export const compressor = (): Transform => zlib.createGzip({ level: 3 });
 function zstd(): Transform {
   const own = (zlib as { createZstdDecompress?: () => Transform }).createZstdDecompress;
   return own ? own() : new ScriptedZstd();
-}
-
-class ScriptedZstd extends Transform {
-  readonly #stream = new Decompress((chunk) => {
-    if (chunk.length > 0) this.push(chunk);
-  });
-
-  override _transform(chunk: Buffer, _encoding: string, done: TransformCallback): void {
-    this.#run(() => this.#stream.push(chunk), done);
-  }
-  override _flush(done: TransformCallback): void {
-    this.#run(() => this.#stream.push(new Uint8Array(0), true), done);
-  }
-  #run(work: () => void, done: TransformCallback): void {
-    try {
-      work();
-    } catch (cause) {
-      done(brokenCompression('zstd', cause));
-      return;
-    }
-    done();
-  }
 }
 
 export function brokenCompression(compression: Compression, cause: unknown): ImageError {

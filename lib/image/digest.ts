@@ -1,6 +1,6 @@
 import { createHash, type Hash } from 'node:crypto';
 import { Transform, type TransformCallback } from 'node:stream';
-import { ImageError } from '../errors.js';
+import { describe, ImageError } from '../errors.js';
 
 /** `sha256:` and 64 hexadecimal digits. image-spec, descriptor.md, "Digests". */
 export type Digest = `sha256:${string}`;
@@ -14,7 +14,7 @@ export function isDigest(value: unknown): value is Digest {
 /** The specification registers sha512 too; nothing that makes images uses it, so it is refused and not half supported. */
 export function checkDigest(value: unknown, what: string): Digest {
   if (isDigest(value)) return value;
-  throw new ImageError('ERR_CLOISTER_IMAGE', `${what} is no sha256 digest: ${JSON.stringify(value)?.slice(0, 100)}`, { step: 'read the image' });
+  throw new ImageError('ERR_CLOISTER_IMAGE', `${what} is no sha256 digest: ${describe(value)}`, { step: 'read the image' });
 }
 
 export const hexOf = (digest: Digest): string => digest.slice('sha256:'.length);

@@ -1,13 +1,13 @@
-import { realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { ImageError } from '../errors.js';
+import { listed } from '../text.js';
 import { placeNewImage } from './create-image.js';
 import type { Digest } from './digest.js';
 import { atOnce, haveLayer, type ReceiveOptions } from './incoming-image.js';
 import { receiveLayer } from './incoming-layer.js';
 import { missingLayer } from './layer.js';
-import { openRegular, readRegular } from './local-file.js';
+import { inside, openRegular, readRegular } from './local-file.js';
 import { type Descriptor, listOf, mostJsonBytes, objectOf, parseConfiguration, parseJson, textOf, wrong } from './manifest.js';
 import { placeLayer } from './placing.js';
 import type { Workspace } from './workspace.js';
@@ -40,6 +40,7 @@ export async function importDockerArchive(
     const received = await receiveLayer(workspace, {
       source,
       diffId,
+      sizeLimit: options.sizeLimit,
       signal,
       onBytes: (doneBytes) => options.onProgress?.({ digest: diffId, doneBytes, totalBytes: size }),
     });
@@ -61,7 +62,7 @@ function itemOf(value: unknown, what: string): Item {
 
 function choose(items: readonly Item[], reference: string | undefined): Item {
   const meant = reference === undefined ? items : items.filter(({ names }) => names.some((name) => name === reference || name === `${reference}:latest`));
-  const all = items.map(({ names, config }) => names[0] ?? config).join(', ') || 'none';
+  const all = listed(items.map(({ names, config }) => names[0] ?? config));
   const [first, second] = meant;
   if (!first)
     throw new ImageError('ERR_CLOISTER_NOT_FOUND', `the archive has no image ${reference ?? ''}`, { step: 'read the archive', hint: `It has ${all}.` });
@@ -73,20 +74,4 @@ function choose(items: readonly Item[], reference: string | undefined): Item {
 async function opened(path: string): Promise<{ source: Readable; size: number }> {
   const { file, size } = await openRegular(path);
   return { source: file.createReadStream({ highWaterMark: 2 ** 18 }), size };
-}
-
-/** Older Dockers write a layer that is there already as a symlink to it. It may lead to files of the archive only. */
-async function inside(directory: string, name: string): Promise<string> {
-  const path = await realpath(join(directory, name)).catch((cause: NodeJS.ErrnoException) => {
-    throw ImageError.ofErrno(cause.code === 'ENOENT' ? 'ERR_CLOISTER_NOT_FOUND' : 'ERR_CLOISTER_IMAGE', cause.errno ?? -5, {
-      step: 'open',
-      syscall: 'realpath',
-      path: name,
-      cause,
-    });
-  });
-  if (name.startsWith('/') || !path.startsWith(`${await realpath(directory)}/`)) {
-    throw new ImageError('ERR_CLOISTER_IMAGE', `${JSON.stringify(name)} leads out of the archive`, { step: 'read the archive', path: name });
-  }
-  return path;
 }

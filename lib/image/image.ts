@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { ImageError } from '../errors.js';
+import { harmless } from '../text.js';
 import { chainIdOf, type Digest, digestOf, mismatch } from './digest.js';
 import { type Layer, layerAt } from './layer.js';
 import { type Configuration, type Manifest, parseConfiguration, parseManifest } from './manifest.js';
@@ -33,7 +34,7 @@ export class Image {
   argv(args?: readonly string[]): [command: string, ...args: string[]] {
     const [command, ...rest] = [...(this.config.Entrypoint ?? []), ...(args ?? this.config.Cmd ?? [])];
     if (command !== undefined && command !== '') return [command, ...rest];
-    throw new ImageError('ERR_CLOISTER_NO_PROGRAM', `the image ${this.name ?? this.digest} names no command: it has neither Entrypoint nor Cmd`, {
+    throw new ImageError('ERR_CLOISTER_NO_PROGRAM', `the image ${harmless(this.name ?? this.digest)} names no command: it has neither Entrypoint nor Cmd`, {
       step: 'choose the program',
       hint: "Name one: image.argv(['/bin/sh']).",
     });

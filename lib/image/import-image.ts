@@ -20,7 +20,7 @@ export async function importImage(
   options: ReceiveOptions,
 ): Promise<{ digest: Digest; name: string | undefined }> {
   const { path, reference } = located(source);
-  const directory = statSync(path).isDirectory() ? path : await unpacked(workspace, path, options.signal);
+  const directory = statSync(path).isDirectory() ? path : await unpacked(workspace, path, options);
   // Docker's newer archives are both: the layout has the digests.
   if (existsSync(join(directory, 'oci-layout')) && existsSync(join(directory, 'index.json'))) {
     const { descriptor, name: there } = await chooseInLayout(directory, reference, options);
@@ -47,7 +47,7 @@ function located(source: string): { path: string; reference: string | undefined 
 }
 
 /** An archive is read where it has been unpacked: what comes first in it (a layer) is understood by what comes last (a manifest). */
-async function unpacked(workspace: Workspace, path: string, signal: AbortSignal | undefined): Promise<string> {
+async function unpacked(workspace: Workspace, path: string, { signal, sizeLimit }: ReceiveOptions): Promise<string> {
   const { stream } = await openLocal(path);
   const { head, whole } = await peek(stream, 6);
   const compression = compressionOf(head);
@@ -56,6 +56,6 @@ async function unpacked(workspace: Workspace, path: string, signal: AbortSignal 
   await mkdir(directory);
   const meter = new Meter();
   const undo = decompressor(compression);
-  await bothEnds(extract(meter, directory, { signal }), undo ? pipeline(whole, undo, meter) : pipeline(whole, meter), signal);
+  await bothEnds(extract(meter, directory, { signal, sizeLimit }), undo ? pipeline(whole, undo, meter) : pipeline(whole, meter), signal);
   return directory;
 }

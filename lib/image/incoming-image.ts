@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import { ImageError } from '../errors.js';
+import { harmless } from '../text.js';
 import { type Digest, digestOf, mismatch } from './digest.js';
 import { receiveLayer } from './incoming-layer.js';
 import { type Configuration, type Descriptor, type Manifest, mostJsonBytes, parseConfiguration, parseIndex, parseManifest } from './manifest.js';
@@ -7,7 +8,7 @@ import { dockerList, indexTypes, manifestTypes, ociIndex } from './media-types.j
 import { hasLayer, placeImage, placeLayer } from './placing.js';
 import { choose } from './platform.js';
 import { writeSynced } from './store-directory.js';
-import type { TransferOptions } from './types.js';
+import type { Transfer } from './transfer-options.js';
 import type { Workspace } from './workspace.js';
 
 /** Where an image's parts come from: a layout's directory, a registry. Nothing that it gives is trusted. */
@@ -17,7 +18,7 @@ export interface ContentSource {
   layer(descriptor: Descriptor, signal: AbortSignal | undefined): Promise<Readable>;
 }
 
-export type ReceiveOptions = Pick<TransferOptions, 'signal' | 'onProgress' | 'platform'>;
+export type ReceiveOptions = Pick<Transfer, 'signal' | 'onProgress' | 'platform' | 'sizeLimit'>;
 
 const layersAtOnce = 3;
 /** An index of indexes is allowed; a chain of them is a trap. */
@@ -26,7 +27,9 @@ const deepest = 4;
 /** What a descriptor announces, checked. */
 async function documentOf(source: ContentSource, descriptor: Descriptor, signal: AbortSignal | undefined): Promise<Uint8Array> {
   if (descriptor.size > mostJsonBytes) {
-    throw new ImageError('ERR_CLOISTER_IMAGE', `a document of ${descriptor.size} bytes is too big: ${descriptor.mediaType}`, { step: 'read the image' });
+    throw new ImageError('ERR_CLOISTER_IMAGE', `a document of ${descriptor.size} bytes is too big: ${harmless(descriptor.mediaType)}`, {
+      step: 'read the image',
+    });
   }
   const bytes = await source.document(descriptor, signal);
   const digest = digestOf(bytes);
@@ -53,7 +56,7 @@ export async function findImage(source: ContentSource, from: Descriptor, options
     descriptor = choose(index.manifests, options.platform);
   }
   if (!manifestTypes.includes(descriptor.mediaType)) {
-    throw new ImageError('ERR_CLOISTER_IMAGE', `this is no image: its type is ${descriptor.mediaType}`, {
+    throw new ImageError('ERR_CLOISTER_IMAGE', `this is no image: its type is ${harmless(descriptor.mediaType)}`, {
       step: 'read the image',
       hint: `Taken are ${[...manifestTypes, ociIndex, dockerList].join(', ')}; Docker's schema 1 of before 2017 is not.`,
     });
@@ -86,6 +89,7 @@ export async function receiveImage(
       source: await source.layer(descriptor, signal),
       blob: descriptor,
       diffId,
+      sizeLimit: options.sizeLimit,
       signal,
       onBytes: (doneBytes) => options.onProgress?.({ digest: descriptor.digest, doneBytes, totalBytes: descriptor.size }),
     });

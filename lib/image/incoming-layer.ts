@@ -69,6 +69,7 @@ export async function receiveLayer(workspace: Workspace, layer: IncomingLayer): 
   if (layer.diffId !== undefined && digest !== layer.diffId) throw mismatch("a layer's uncompressed tar", layer.diffId, digest);
   const record: LayerRecord = {
     sizeBytes: tarMeter.bytes,
+    isOpaque: report.isOpaque,
     owners: report.owners,
     skipped: report.skipped.map(({ path }) => path),
     unrecorded: report.unrecorded.map(({ path, what }) => `${path}: ${what}`),

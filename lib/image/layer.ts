@@ -15,6 +15,7 @@ export class Layer {
   /** The directory of its files, in the form of a lower layer of overlayfs. All nodes of one digest have the same. */
   readonly path: string;
   readonly #store: StoreDirectory;
+  readonly #isOpaque: boolean;
 
   /** @internal */
   constructor(store: StoreDirectory, digest: Digest, parent: Layer | undefined) {
@@ -23,7 +24,9 @@ export class Layer {
     this.chainId = chainIdOf(parent?.chainId as Digest | undefined, digest);
     if (parent) this.parent = parent;
     this.path = store.tree(digest);
-    this.sizeBytes = store.layerRecord(digest)?.sizeBytes ?? missingLayer(digest, store);
+    const { sizeBytes, isOpaque } = store.layerRecord(digest) ?? missingLayer(digest, store);
+    this.sizeBytes = sizeBytes;
+    this.#isOpaque = isOpaque;
   }
 
   /** The nodes that have this one as parent. */
@@ -32,6 +35,11 @@ export class Layer {
       const record = this.#store.chainRecord(chainId);
       if (record?.parent === this.chainId) yield new Layer(this.#store, record.layer, this);
     }
+  }
+
+  /** @internal Nothing below it is to be seen. */
+  get isOpaque(): boolean {
+    return this.#isOpaque;
   }
 
   /** @internal */

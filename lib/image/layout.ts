@@ -1,8 +1,9 @@
 import { join } from 'node:path';
-import { ImageError } from '../errors.js';
+import { describe, ImageError } from '../errors.js';
+import { listed } from '../text.js';
 import { type Digest, digestOf, hexOf } from './digest.js';
 import type { ContentSource, ReceiveOptions } from './incoming-image.js';
-import { openRegular, readRegular } from './local-file.js';
+import { inside, openRegular, readRegular } from './local-file.js';
 import { type Descriptor, mostJsonBytes, objectOf, parseIndex, parseJson } from './manifest.js';
 import { indexTypes, ociIndex } from './media-types.js';
 import { choose, fits, ownPlatform } from './platform.js';
@@ -16,10 +17,10 @@ const nameKeys = ['org.opencontainers.image.ref.name', 'io.containerd.image.name
 export const namesOf = ({ annotations }: Descriptor): string[] => nameKeys.flatMap((key) => annotations?.[key] ?? []);
 
 export function layoutSource(directory: string): ContentSource {
-  const path = (digest: Digest): string => join(directory, 'blobs/sha256', hexOf(digest));
+  const path = (digest: Digest): Promise<string> => inside(directory, `blobs/sha256/${hexOf(digest)}`);
   return {
-    document: ({ digest, size }) => readRegular(path(digest), size),
-    layer: async ({ digest }) => (await openRegular(path(digest))).file.createReadStream({ highWaterMark: 2 ** 18 }),
+    document: async ({ digest, size }) => await readRegular(await path(digest), size),
+    layer: async ({ digest }) => (await openRegular(await path(digest))).file.createReadStream({ highWaterMark: 2 ** 18 }),
   };
 }
 
@@ -32,7 +33,7 @@ export async function chooseInLayout(
   const marker = objectOf(parseJson(await readRegular(join(directory, 'oci-layout'), mostJsonBytes), 'oci-layout'), 'oci-layout');
   const version = marker['imageLayoutVersion'];
   if (typeof version !== 'string' || !/^1\./.test(version)) {
-    throw new ImageError('ERR_CLOISTER_IMAGE', `the layout's version is ${JSON.stringify(version)}, not 1`, { step: 'read the layout', path: directory });
+    throw new ImageError('ERR_CLOISTER_IMAGE', `the layout's version is ${describe(version)}, not 1`, { step: 'read the layout', path: directory });
   }
   const { manifests } = parseIndex(await readRegular(join(directory, 'index.json'), mostJsonBytes), ociIndex);
   const named = reference === undefined ? manifests : manifests.filter((entry) => entry.digest === reference || namesOf(entry).includes(reference));
@@ -41,7 +42,7 @@ export async function chooseInLayout(
     throw new ImageError('ERR_CLOISTER_NOT_FOUND', reference === undefined ? 'the layout has no image' : `the layout has no image called '${reference}'`, {
       step: 'read the layout',
       path: directory,
-      hint: `It has ${listed(manifests)}.`,
+      hint: `It has ${listed(manifests.map(called))}.`,
     });
   }
   if (distinct.length === 1) return found(distinct[0] as Descriptor);
@@ -53,7 +54,7 @@ export async function chooseInLayout(
   if (distinct.every(({ mediaType, platform }) => !indexTypes.includes(mediaType) && platform?.architecture !== undefined) && fitting.length <= 1) {
     return found(choose(distinct, options.platform));
   }
-  throw new ImageError('ERR_CLOISTER_AMBIGUOUS', `the layout has several images: ${listed(distinct)}`, {
+  throw new ImageError('ERR_CLOISTER_AMBIGUOUS', `the layout has several images: ${listed(distinct.map(called))}`, {
     step: 'read the layout',
     path: directory,
     hint: "Say which by 'path:name', or 'path:sha256:…'.",
@@ -64,9 +65,7 @@ function found(descriptor: Descriptor): { descriptor: Descriptor; name: string |
   return { descriptor, name: namesOf(descriptor)[0] };
 }
 
-function listed(manifests: readonly Descriptor[]): string {
-  return manifests.map((entry) => namesOf(entry)[0] ?? entry.digest).join(', ') || 'none';
-}
+const called = (entry: Descriptor): string => namesOf(entry)[0] ?? entry.digest;
 
 export const layoutMarker = Buffer.from('{"imageLayoutVersion":"1.0.0"}');
 

@@ -1,4 +1,5 @@
 import { describe, ImageError } from '../errors.js';
+import { harmless } from '../text.js';
 import { checkDigest, type Digest } from './digest.js';
 import * as types from './media-types.js';
 import type { ImageConfig } from './types.js';
@@ -49,7 +50,7 @@ export function parseJson(bytes: Uint8Array, what: string): unknown {
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
   } catch (cause) {
-    throw new ImageError('ERR_CLOISTER_IMAGE', `${what} is not JSON: ${(cause as Error).message}`, { step: 'read the image', cause });
+    throw new ImageError('ERR_CLOISTER_IMAGE', `${what} is not JSON: ${harmless((cause as Error).message)}`, { step: 'read the image', cause });
   }
 }
 
@@ -74,7 +75,7 @@ const optional = <T>(value: unknown, what: string, read: (value: unknown, what: 
   value === undefined || value === null ? undefined : read(value, what);
 
 function textRecord(value: unknown, what: string): Record<string, string> {
-  return Object.fromEntries(Object.entries(objectOf(value, what)).map(([key, text]) => [textOf(key, what), textOf(text, `${what}.${key}`)]));
+  return Object.fromEntries(Object.entries(objectOf(value, what)).map(([key, text]) => [textOf(key, what), textOf(text, `${what}.${harmless(key)}`)]));
 }
 
 function platformOf(value: unknown, what: string): Platform {
@@ -144,7 +145,7 @@ export function parseConfiguration(bytes: Uint8Array): Configuration {
 
 const texts = (value: unknown, what: string): string[] => listOf(value, what, textOf);
 const emptyObjects = (value: unknown, what: string): Record<string, object> =>
-  Object.fromEntries(Object.entries(objectOf(value, what)).map(([key, entry]) => [textOf(key, what), objectOf(entry ?? {}, `${what}.${key}`)]));
+  Object.fromEntries(Object.entries(objectOf(value, what)).map(([key, entry]) => [textOf(key, what), objectOf(entry ?? {}, `${what}.${harmless(key)}`)]));
 
 function variables(value: unknown, what: string): string[] {
   return listOf(value, what, (entry, where) => {

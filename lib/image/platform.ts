@@ -1,4 +1,5 @@
 import { ImageError } from '../errors.js';
+import { listed } from '../text.js';
 import type { Descriptor, Platform } from './manifest.js';
 
 const architectures: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386', loong64: 'loong64' };
@@ -28,10 +29,14 @@ export function choose(manifests: readonly Descriptor[], asked: Platform | undef
     (named.length === 0 && manifests.length === 1 ? manifests[0] : undefined);
   if (found) return found;
   const offered = named.map(({ platform }) => platformText(platform as Platform)).filter((text) => text !== 'unknown/unknown');
-  throw new ImageError('ERR_CLOISTER_NOT_FOUND', `there is no image for ${platformText(wanted)}; there is ${offered.join(', ') || 'none for any platform'}`, {
-    step: 'choose the platform',
-    hint: 'Ask for one of those by `platform: { os, architecture, variant }`.',
-  });
+  throw new ImageError(
+    'ERR_CLOISTER_NOT_FOUND',
+    `there is no image for ${platformText(wanted)}; there is ${offered.length > 0 ? listed(offered) : 'none for any platform'}`,
+    {
+      step: 'choose the platform',
+      hint: 'Ask for one of those by `platform: { os, architecture, variant }`.',
+    },
+  );
 }
 
 export function platformText({ os, architecture, variant }: Platform): string {

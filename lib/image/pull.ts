@@ -9,10 +9,10 @@ import { onMirror, parseReference } from './reference.js';
 import { Registry } from './registry.js';
 import { findManifest, type RangeSource, registrySource } from './registry-source.js';
 import { StoreLock } from './store-lock.js';
-import type { TransferOptions } from './types.js';
+import type { Transfer } from './transfer-options.js';
 import type { Workspace } from './workspace.js';
 
-export async function pullImage(workspace: Workspace, name: string, options: TransferOptions): Promise<Digest> {
+export async function pullImage(workspace: Workspace, name: string, options: Transfer): Promise<Digest> {
   const named = parseReference(name);
   const places = [...(options.mirrors ?? []).map((mirror, index) => onMirror(named, mirror, `mirrors[${index}]`)), named];
   const failures: unknown[] = [];
@@ -31,7 +31,7 @@ export async function pullImage(workspace: Workspace, name: string, options: Tra
   throw failures.at(-1);
 }
 
-async function pullFrom(workspace: Workspace, registry: Registry, name: string, options: TransferOptions): Promise<Digest> {
+async function pullFrom(workspace: Workspace, registry: Registry, name: string, options: Transfer): Promise<Digest> {
   const { descriptor, bytes } = await findManifest(registry, options.signal);
   const source = registrySource(registry, new Map([[descriptor.digest, bytes]]));
   const found: FoundImage = await findImage(source, descriptor, options);

@@ -1,5 +1,6 @@
 import { constants } from 'node:os';
-import { ImageError } from '../errors.js';
+import { describe, ImageError } from '../errors.js';
+import { harmless } from '../text.js';
 import type { Image } from './image.js';
 
 /** What an image's config says of a program that runs in it, where the caller says nothing. image-spec, config.md. */
@@ -12,12 +13,13 @@ export interface SpawnDefaults {
 
 export function imageDefaults({ config, name, digest, layers }: Image): SpawnDefaults {
   const refuse = (key: string, takes: string, got: string): never => {
-    throw new ImageError('ERR_CLOISTER_IMAGE', `the config of ${name ?? digest} has ${key} ${JSON.stringify(got)}, which has to be ${takes}`, {
+    throw new ImageError('ERR_CLOISTER_IMAGE', `the config of ${harmless(name ?? digest)} has ${key} ${describe(got)}, which has to be ${takes}`, {
       step: 'read the image',
       hint: 'Say it yourself in the options of the spawn.',
     });
   };
-  if (layers.length === 0) throw new ImageError('ERR_CLOISTER_ROOTFS', `the image ${name ?? digest} has no layers, so no files`, { step: 'make the root' });
+  if (layers.length === 0)
+    throw new ImageError('ERR_CLOISTER_ROOTFS', `the image ${harmless(name ?? digest)} has no layers, so no files`, { step: 'make the root' });
   const env: Record<string, string> = {};
   for (const entry of config.Env ?? []) {
     const equals = entry.indexOf('=');

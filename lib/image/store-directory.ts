@@ -39,6 +39,8 @@ export interface TarRecord {
 export interface LayerRecord {
   /** Of the uncompressed tar. */
   readonly sizeBytes: number;
+  /** It hides whatever is below it. */
+  readonly isOpaque: boolean;
   /** 'recorded': an ordinary user's layer; all files are that user's, and what the tar says is in an xattr. */
   readonly owners: 'kept' | 'recorded';
   /** Device nodes that an ordinary user could not make. */

@@ -1,11 +1,17 @@
 import { optionError } from '../errors.js';
 import * as check from '../spawn/validate.js';
+import { parseBytes } from '../units.js';
 import type { TransferOptions } from './types.js';
 
-export function transferOptionsOf(value: unknown): TransferOptions {
+/** With the limit as a number. */
+export interface Transfer extends TransferOptions {
+  readonly sizeLimit?: number;
+}
+
+export function transferOptionsOf(value: unknown): Transfer {
   const options = check.record(value, 'options') as TransferOptions;
-  check.onlyKeys(options, '', ['signal', 'onProgress', 'platform', 'auth', 'insecure', 'mirrors']);
-  const { signal, onProgress, platform, auth, insecure, mirrors } = options;
+  check.onlyKeys(options, '', ['signal', 'onProgress', 'platform', 'auth', 'insecure', 'mirrors', 'sizeLimit']);
+  const { signal, onProgress, platform, auth, insecure, mirrors, sizeLimit } = options;
   if (signal !== undefined && !(signal instanceof AbortSignal)) throw optionError('signal', 'an AbortSignal', signal);
   if (onProgress !== undefined && typeof onProgress !== 'function') throw optionError('onProgress', 'a function', onProgress);
   if (platform !== undefined) {
@@ -15,7 +21,8 @@ export function transferOptionsOf(value: unknown): TransferOptions {
   if (insecure !== undefined) check.flag(insecure, 'insecure');
   if (mirrors !== undefined) check.list(mirrors, 'mirrors', check.text);
   if (auth !== undefined) checkAuth(auth);
-  return options;
+  const { sizeLimit: _, ...rest } = options;
+  return sizeLimit === undefined ? rest : { ...rest, sizeLimit: parseBytes(sizeLimit, 'sizeLimit') };
 }
 
 function checkAuth(auth: object): void {

@@ -1,3 +1,4 @@
+import type { Bytes } from '../units.js';
 import type { Layer } from './layer.js';
 
 export interface ImageProgress {
@@ -16,6 +17,8 @@ export interface TransferOptions {
   insecure?: boolean;
   /** Registries to ask before the one that the reference names: `host[:port][/prefix]`. For pull only. */
   mirrors?: readonly string[];
+  /** Of each layer, uncompressed, and of an archive that has to be unpacked: the more there is, the more it may be a bomb. Default: none. */
+  sizeLimit?: Bytes;
 }
 export interface LayerTree {
   roots: readonly LayerNode[];

@@ -1,5 +1,5 @@
 import type * as net from 'node:net';
-import type { Bridge } from '../later.js';
+import type { Bridge } from './bridge.js';
 
 export interface NetworkOptions {
   bridge?: Bridge;

@@ -21,6 +21,8 @@ export const ENOTEMPTY = 39;
 export const ELOOP = 40;
 export const ENODATA = 61;
 export const EOPNOTSUPP = 95;
+export const EAFNOSUPPORT = 97;
+export const EADDRNOTAVAIL = 99;
 export const ESTALE = 116;
 export const EDQUOT = 122;
 
@@ -101,8 +103,23 @@ export const PR_SET_DUMPABLE = 4;
 export const PR_SET_KEEPCAPS = 8;
 export const PR_SET_NO_NEW_PRIVS = 38;
 export const PR_CAP_AMBIENT = 47;
+export const PR_SET_SPECULATION_CTRL = 53;
+export const PR_SPEC_STORE_BYPASS = 0;
+export const PR_SPEC_INDIRECT_BRANCH = 1;
+export const PR_SPEC_L1D_FLUSH = 2;
+export const PR_SPEC_ENABLE = 2;
+export const PR_SPEC_FORCE_DISABLE = 8;
+export const PR_SCHED_CORE = 62;
+export const PR_SCHED_CORE_CREATE = 1;
+export const PR_SCHED_CORE_SCOPE_THREAD_GROUP = 1;
 export const PR_CAP_AMBIENT_RAISE = 2;
 export const PR_CAP_AMBIENT_CLEAR_ALL = 4;
+
+// seccomp(2)
+export const SECCOMP_FILTER_FLAG_LOG = 2;
+export const SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4;
+export const SECCOMP_FILTER_FLAG_NEW_LISTENER = 8;
+export const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 32;
 
 export const SIGKILL = 9;
 export const SIG_SETMASK = 2;
@@ -110,8 +127,26 @@ export const CLOSE_RANGE_CLOEXEC = 4;
 
 export const KEYCTL_JOIN_SESSION_KEYRING = 1;
 
+// socket(2), ip(7), ipv6(7)
 export const AF_INET = 2;
+export const AF_INET6 = 10;
+export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
+export const SOCK_RAW = 3;
+export const SOCK_NONBLOCK = O_NONBLOCK;
+export const IPPROTO_IP = 0;
+export const IPPROTO_IPV6 = 41;
+export const IPPROTO_RAW = 255;
+export const IP_TRANSPARENT = 19;
+export const IP_RECVORIGDSTADDR = 20;
+export const IPV6_RECVORIGDSTADDR = 74;
+export const IPV6_TRANSPARENT = 75;
+export const AF_NETLINK = 16;
+export const NETLINK_ROUTE = 0;
+export const NETLINK_SOCK_DIAG = 4;
+export const NETLINK_NETFILTER = 12;
+export const SOL_SOCKET = 1;
+export const SO_REUSEADDR = 2;
 export const SOCK_CLOEXEC = O_CLOEXEC;
 export const SIOCSIFFLAGS = 0x8914;
 export const IFF_UP = 1;

@@ -111,6 +111,7 @@ const quote = (text: string): string => JSON.stringify(text.length > 120 ? `${te
 /** struct mount_attr and struct open_how by their fields. */
 function structText(kind: string, index: number, bytes: Uint8Array): string | undefined {
   const word = (at: number): number => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).readUInt32LE(at);
+  if (kind === 'install_filter') return `{${bytes.byteLength / 8} instructions}`;
   if (kind === 'openat2' && index === 2) return `{flags=${bits(word(0), openFlags)}, resolve=${bits(word(16), resolveFlags)}}`;
   if (kind === 'landlock_create_ruleset') return `{fs=${bits(word(0), landlockRights)}, net=${word(8)}, scoped=${word(16)}}`;
   if (kind === 'landlock_add_rule') return `{access=${word(0)}, port=${word(8)}}`;
@@ -169,9 +170,18 @@ const flagArguments: Readonly<Record<string, Names>> = {
   'unshare.0': namespaceNames,
   'umount2.1': named('MNT_DETACH'),
   'close_range.2': named('CLOSE_RANGE_CLOEXEC'),
+  'install_filter.0': [
+    [k.SECCOMP_FILTER_FLAG_LOG, 'SECCOMP_FILTER_FLAG_LOG'],
+    [k.SECCOMP_FILTER_FLAG_SPEC_ALLOW, 'SECCOMP_FILTER_FLAG_SPEC_ALLOW'],
+    [k.SECCOMP_FILTER_FLAG_NEW_LISTENER, 'SECCOMP_FILTER_FLAG_NEW_LISTENER'],
+    [k.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 'SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV'],
+  ],
   'socket.1': [
     [k.SOCK_CLOEXEC, 'SOCK_CLOEXEC'],
+    [k.SOCK_NONBLOCK, 'SOCK_NONBLOCK'],
+    [k.SOCK_RAW, 'SOCK_RAW'],
     [k.SOCK_DGRAM, 'SOCK_DGRAM'],
+    [k.SOCK_STREAM, 'SOCK_STREAM'],
   ],
 };
 
@@ -183,11 +193,19 @@ const valueArguments: Readonly<Record<string, Names>> = {
     [6, 'FSCONFIG_CMD_CREATE'],
   ],
   'fsconfig_fd.1': [[5, 'FSCONFIG_SET_FD']],
-  'prctl.0': named('PR_SET_PDEATHSIG', 'PR_SET_DUMPABLE', 'PR_SET_KEEPCAPS', 'PR_SET_NO_NEW_PRIVS', 'PR_CAP_AMBIENT'),
+  'prctl.0': named(
+    'PR_SET_PDEATHSIG',
+    'PR_SET_DUMPABLE',
+    'PR_SET_KEEPCAPS',
+    'PR_SET_NO_NEW_PRIVS',
+    'PR_CAP_AMBIENT',
+    'PR_SET_SPECULATION_CTRL',
+    'PR_SCHED_CORE',
+  ),
   'ioctl.1': named('SIOCSIFFLAGS', 'TIOCSWINSZ', 'TIOCSPTLCK'),
   'ioctl_number.1': named('TIOCSCTTY', 'TIOCGPTPEER'),
   'rt_sigprocmask.0': named('SIG_SETMASK'),
-  'socket.0': named('AF_INET'),
+  'socket.0': named('AF_INET', 'AF_INET6'),
 };
 const landlockRights: Names = fileRights.map(({ name, bit }) => [bit, name]);
 const octalArguments = new Set(['mkdirat.2', 'mknodat.2', 'openat.3', 'umask.0']);

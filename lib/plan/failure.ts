@@ -1,5 +1,5 @@
 import type { NativeFailure } from '../../types/native.js';
-import { CgroupError, errnoText, IsolationError } from '../errors.js';
+import { CgroupError, errnoText, IsolationError, NetworkError } from '../errors.js';
 import { execveAdvice } from '../host/exec-advice.js';
 import { type Advice, adviceFor } from '../host/hints.js';
 import type { PlanBuilder } from './builder.js';
@@ -12,9 +12,11 @@ const phases = ['step', 'clone_joiner', 'clone_child', 'setgroups', 'uid_map', '
 const specialSyscalls: Partial<Record<StepKind, string>> = {
   await_ids: 'futex',
   drop_bounding: 'prctl',
+  install_filter: 'seccomp',
   attach_device_program: 'bpf',
   landlock_add_path: 'landlock_add_rule',
   send_fd: 'sendmsg',
+  netlink: 'sendto',
   exec: 'execve',
   fsconfig_fd: 'fsconfig',
   ioctl_number: 'ioctl',
@@ -42,6 +44,7 @@ const groupStep = /^(make a control group|set [a-z_]+\.\S+ to |limit devices|ent
 function codeOf({ kind, label }: Step): `ERR_CLOISTER_${string}` {
   if (/^(use a layer|use the writable layer|use a directory as root|mount the (overlay|root)|overlay a)/.test(label)) return 'ERR_CLOISTER_ROOTFS';
   if (groupStep.test(label)) return 'ERR_CLOISTER_CGROUP';
+  if (/^(route everything to|intercept what|open the sockets of) /.test(label)) return 'ERR_CLOISTER_NETWORK';
   if (/^write (setgroups|uid_map|gid_map)/.test(label)) return 'ERR_CLOISTER_ID_MAP';
   if (/^(join the |make a \w+ namespace)/.test(label)) return 'ERR_CLOISTER_NAMESPACE';
   if (label.includes('Landlock')) return 'ERR_CLOISTER_LANDLOCK';
@@ -99,7 +102,8 @@ export interface Where {
 
 function refused(code: `ERR_CLOISTER_${string}`, failure: NativeFailure, where: Where, cloneFlags = 0): IsolationError {
   const advice: Advice | undefined = adviceFor({ ...where, errno: -failure.errno, cloneFlags });
-  return (code === 'ERR_CLOISTER_CGROUP' ? CgroupError : IsolationError).ofErrno(code, failure.errno, {
+  const kind = code === 'ERR_CLOISTER_CGROUP' ? CgroupError : code === 'ERR_CLOISTER_NETWORK' ? NetworkError : IsolationError;
+  return kind.ofErrno(code, failure.errno, {
     ...where,
     what: advice?.what ?? errnoText(failure.errno),
     hint: advice?.hint,

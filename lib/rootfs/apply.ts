@@ -35,7 +35,7 @@ export async function applyChanges(
     if (!identity.isDirectory) throw IsolationError.ofErrno('ERR_CLOISTER_STEP', -20, where);
     const skipped: Change[] = [];
     const accepted: string[] = [];
-    for await (const change of listChanges(made, below)) {
+    for (const change of await listChanges(made, below)) {
       if (filter && !(await filter(change))) skipped.push(change);
       else accepted.push(`${JSON.stringify(lineOf(change))}\n`);
     }

@@ -1,7 +1,9 @@
+import { statSync } from 'node:fs';
+import { IsolationError } from '../errors.js';
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { cwd, type Slot } from '../plan/steps.js';
-import { newFilesystem } from './filesystem.js';
+import { inodesOf, newFilesystem } from './filesystem.js';
 import { attach, openTarget } from './targets.js';
 
 // A minimal /dev: what runtime-spec's config-linux.md, "Default Devices", asks for, and nothing else.
@@ -23,6 +25,9 @@ const links = [
   ['pts/ptmx', 'ptmx'],
 ] as const;
 
+/** As with Docker. */
+const shmSize = 64 * 2 ** 20;
+
 const directories = ['pts', 'shm', 'mqueue'] as const;
 
 /** Fills a directory; `mknod` where the caller may make devices that open, which is root outside of user namespaces only. */
@@ -35,12 +40,32 @@ export function fillDev(plan: PlanBuilder, base: Slot, prefix: string, make: 'mk
   }
 }
 
+let areGenuine = false;
+/** Where they are bound from the host's /dev: a file in a device's place would be shown to all, and be a mask that can be written to. */
+function checkDevices(): void {
+  if (areGenuine) return;
+  for (const { name, device } of devices) {
+    const path = `/dev/${name}`;
+    const status = statSync(path, { throwIfNoEntry: false });
+    if (status?.isCharacterDevice() && status.rdev === device) continue;
+    throw new IsolationError('ERR_CLOISTER_MOUNT', `${path} of this host is not the character device ${device >> 8}:${device & 0xff}`, {
+      step: 'bind a device',
+      path,
+      hint: `Make it again, as root: rm -f ${path} && mknod -m 666 ${path} c ${device >> 8} ${device & 0xff}`,
+    });
+  }
+  areGenuine = true;
+}
+
 /** Mounts /dev with its own terminals, shared memory and message queues. The pts mount. */
 export function mountDev(plan: PlanBuilder, root: Slot, dev: Slot | undefined, ipcIsNew: boolean): Slot {
   plan.label('mount /dev', '/dev');
   const base = dev ?? newFilesystem(plan, 'tmpfs', { size: '65536', mode: '0755' }, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC);
   const target = openTarget(plan, root, '/dev', { create: 'directory', noSymlinks: true });
-  if (!dev) fillDev(plan, base, '', 'bind');
+  if (!dev) {
+    checkDevices();
+    fillDev(plan, base, '', 'bind');
+  }
   attach(plan, base, target);
   if (!dev) {
     for (const { name } of devices) {
@@ -51,10 +76,15 @@ export function mountDev(plan: PlanBuilder, root: Slot, dev: Slot | undefined, i
     }
   }
   plan.label('mount /dev/pts', '/dev/pts');
-  const pts = newFilesystem(plan, 'devpts', { ptmxmode: '0666', mode: '0620' }, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC);
+  const pts = newFilesystem(plan, 'devpts', { ptmxmode: '0666', mode: '0620', max: '1024' }, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC);
   plan.add('move_mount', [pts, '', base, 'pts', k.MOVE_MOUNT_F_EMPTY_PATH]);
   plan.label('mount /dev/shm', '/dev/shm');
-  const shm = newFilesystem(plan, 'tmpfs', { size: String(64 * 2 ** 20), mode: '1777' }, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC);
+  const shm = newFilesystem(
+    plan,
+    'tmpfs',
+    { size: String(shmSize), nr_inodes: String(inodesOf(shmSize)), mode: '1777' },
+    k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC,
+  );
   plan.add('move_mount', [shm, '', base, 'shm', k.MOVE_MOUNT_F_EMPTY_PATH]);
   plan.release(shm);
   if (ipcIsNew) {

@@ -15,6 +15,12 @@ export function newFilesystem(plan: PlanBuilder, type: string, options: Readonly
   return createFilesystem(plan, context, type, attributes);
 }
 
+/**
+ * For a tmpfs of that size: an inode takes about a KiB of the kernel's memory, which its size does not count; by default a tmpfs may
+ * have as many as half of the machine's pages (shmem_default_max_inodes).
+ */
+export const inodesOf = (size: number): number => Math.max(1024, Math.ceil(size / 2048));
+
 export function createFilesystem(plan: PlanBuilder, context: Slot, type: string, attributes: number): Slot {
   plan.add('fsconfig', [context, k.FSCONFIG_CMD_CREATE, null, null, 0]);
   const mount = plan.open(`${type} mount`, 'fsmount', [context, k.FSMOUNT_CLOEXEC, attributes]);

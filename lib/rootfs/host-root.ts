@@ -133,7 +133,7 @@ export function privilegedHostRoot(
     const part = parts.find(({ target }) => target === path) as PartSource;
     const lowers = part.lowers.map((lower) => openLower(plan, lower, context));
     mounts.push({ target: path, mount: overlay(plan, space, { lowers, userxattr: false, volatile: false, root: part.root }) });
-    for (const used of lowers) plan.add('close', [used]);
+    for (const used of lowers) space.stage.release(used);
   }
   return mounts;
 }

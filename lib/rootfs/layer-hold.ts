@@ -39,6 +39,12 @@ export function checkLayers(value: unknown): (string | Layer)[] {
   return layers;
 }
 
+/** Directories of those that are to be seen: overlayfs takes no notice of what a layer says of the root itself. */
+export function visible(layers: readonly (string | Layer)[]): string[] {
+  const lowest = layers.findLastIndex((layer) => layer instanceof Layer && layer.isOpaque);
+  return layers.slice(Math.max(lowest, 0)).map((layer) => (typeof layer === 'string' ? layer : layer.path));
+}
+
 /** Whether these are a line of the tree as they are: each the parent of the next. */
 export function isLine(layers: readonly Layer[]): boolean {
   const top = layers.at(-1);

@@ -46,18 +46,29 @@ export class LayerNames {
     return mount;
   }
 
-  /** Above those of the program's own descriptors, held by a descriptor of the plan's. */
+  /** A path that leads to what a slot holds, from now on. */
+  path(slot: Slot): string {
+    const place = takeNumber(this.#plan, 'layer by its number');
+    this.#plan.add('dup3', [slot, this.#plan.given(place), k.O_CLOEXEC]);
+    return `/proc/self/fd/${this.#plan.given(place)}`;
+  }
+
   #numberAt(index: number): Slot {
     const known = this.#numbers[index];
     if (known) return known;
-    const step = 'take a number for a layer';
-    const fd = checked(native().openFile('/dev/null'), 'open', step);
-    const number = native().duplicate(fd, 64);
-    native().close(fd);
-    const slot = this.#plan.slot('layer by its number', checked(number, 'fcntl', step));
+    const slot = takeNumber(this.#plan, 'layer by its number');
     this.#numbers.push(slot);
     return slot;
   }
+}
+
+/** A number above those of the program's own descriptors, held by a descriptor of the plan's. */
+export function takeNumber(plan: PlanBuilder, name: string): Slot {
+  const step = 'take a number for a descriptor';
+  const fd = checked(native().openFile('/dev/null'), 'open', step);
+  const number = native().duplicate(fd, 64);
+  native().close(fd);
+  return plan.slot(name, checked(number, 'fcntl', step));
 }
 
 function joined(names: readonly string[]): string {

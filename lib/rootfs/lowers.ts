@@ -12,8 +12,8 @@ import type { Stage } from './stage.js';
 // What lies below a writable layer, told in a way that it can be opened again: for the root, and to look at it without that layer.
 
 export type Lower =
-  /** A layer: a directory of the host. */
-  | { readonly kind: 'directory'; readonly path: string }
+  /** A layer: a directory of the host; `writable`: written to as well, where the driver has such. */
+  | { readonly kind: 'directory'; readonly path: string; readonly writable?: boolean }
   /** A mount of the host. */
   | { readonly kind: 'mount'; readonly path: string; readonly idmapped: boolean }
   /** A directory of the kit of the host's root. */
@@ -77,24 +77,26 @@ export interface LowerContext {
 /** A slot that overlayfs takes as a layer. */
 export function openLower(plan: PlanBuilder, lower: Lower, context: LowerContext): Slot {
   const { stage } = context;
-  const userns = context.privileged ? context.userns : undefined;
+  const userns = context.privileged && stage.driver.mapsOwners ? context.userns : undefined;
+  // One that is mapped, or goes to another process, is a mount of its own.
+  const isMount = userns !== undefined || stage.driver.layersAreMounts;
   switch (lower.kind) {
     case 'directory':
-      return userns === undefined ? openDirectory(plan, cwd, lower.path) : layer(plan, stage, lower.path, userns);
+      return isMount ? layer(plan, stage, lower.path, userns) : openDirectory(plan, cwd, lower.path);
     case 'mount':
-      return context.privileged ? layer(plan, stage, lower.path, lower.idmapped ? userns : undefined) : openDirectory(plan, cwd, lower.path);
+      return context.privileged || isMount ? layer(plan, stage, lower.path, lower.idmapped ? userns : undefined) : openDirectory(plan, cwd, lower.path);
     case 'kit':
       return cloneMount(plan, context.kit as Slot, lower.name, { userns });
     case 'base':
-      return openDirectory(plan, context.base as Slot, lower.name);
+      return stage.driver.layersAreMounts ? cloneMount(plan, context.base as Slot, lower.name) : openDirectory(plan, context.base as Slot, lower.name);
     case 'held': {
       // On kernels where a layer has to be attached, a tree that is held has a place.
       if (!mountAbilities().detached && lower.path !== undefined) {
-        return userns === undefined ? openDirectory(plan, cwd, lower.path) : layer(plan, stage, lower.path, userns);
+        return isMount ? layer(plan, stage, lower.path, userns) : openDirectory(plan, cwd, lower.path);
       }
       const from = context.held.get(lower.fd) ?? plan.slot('held layer', native().duplicate(lower.fd, 64));
       context.held.set(lower.fd, from);
-      return userns === undefined ? openDirectory(plan, from, lower.name || '.') : cloneMount(plan, from, lower.name, { userns });
+      return isMount ? cloneMount(plan, from, lower.name, { userns }) : openDirectory(plan, from, lower.name || '.');
     }
   }
 }

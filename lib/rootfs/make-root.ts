@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { caller } from '../host/caller.js';
 import type { IdMap } from '../namespace/types.js';
 import { native } from '../native.js';
@@ -9,6 +9,9 @@ import { cwd, type Slot } from '../plan/steps.js';
 import { type Ids, rootOutside } from '../security/id-map.js';
 import { beginningOf, type Moment } from './beginning.js';
 import { assemble, belowOf } from './below.js';
+import type { Driver } from './drivers/driver.js';
+import type { ServerOrder } from './drivers/fuse-overlayfs.js';
+import { type Server, slotsOf, startServers } from './drivers/fuse-server.js';
 import { openDirectory } from './filesystem.js';
 import type { FrozenLayer } from './frozen-layer.js';
 import { hostRoot, ordinaryHostRoot, privilegedHostRoot, privilegedParts, withoutUserXattrs } from './host-root.js';
@@ -16,14 +19,17 @@ import type { LayerHold } from './layer-hold.js';
 import { type Lower, type LowerContext, openLower, type PartSource, rootAttributes } from './lowers.js';
 import { mountAbilities } from './mount-abilities.js';
 import { enterOwner, type Owner, shareOwner } from './ordinary-owner.js';
-import { directoryUpper, type OverlayMount, overlay, overlayOf, tmpfsUpper, type UpperSpace, upperName } from './overlay.js';
+import { directoryUpper, type OverlayMount, overlay, tmpfsUpper, type UpperSpace, upperName } from './overlay.js';
 import type { RootMount } from './root-mount.js';
 import { beginMaking, makeStore, type StoredMounts, storeMounts } from './stage.js';
 
 /** What a root is made of; options that have been checked. */
 export interface RootSettings {
+  readonly driver: Driver;
   /** Base first; undefined: the host's tree. */
   readonly layers: readonly string[] | undefined;
+  /** Of those layers, those that are written to as well: only with aufs. */
+  readonly writableLayers?: readonly string[];
   /** Of those layers that are a store's. */
   readonly hold: LayerHold | undefined;
   /** Layers that were writable once, above those; the last one uppermost. */
@@ -45,6 +51,9 @@ export const isKept = ({ upper, ownUpper }: RootSettings): boolean => upper !== 
 
 /** The mounts of a root that has been made: each is copied for each spawn, so all share one superblock and one upper. */
 export interface Made extends StoredMounts {
+  readonly driver: Driver;
+  /** Programs that answer for the mounts. */
+  readonly servers: readonly Server[];
   readonly ids: Ids;
   /** Of an ordinary user: the namespaces that own the mounts. A spawn has to be in them. */
   readonly owner: Owner | undefined;
@@ -68,6 +77,7 @@ interface Built {
   /** Borrowed. */
   readonly kit: number | undefined;
   readonly below: RootMount | undefined;
+  readonly servers: readonly ServerOrder[];
 }
 
 /** Takes the ids over, also when it fails. `trial`: it is thrown away at once. */
@@ -80,8 +90,10 @@ export async function makeRoot(settings: RootSettings, ids: Ids, trial = false):
   }
 }
 
-export function closeRoot({ mounts, ids, base, store, below, kit }: Made): void {
+/** Its writable layer is nobody's when this resolves. */
+export async function closeRoot({ mounts, ids, base, store, below, kit, servers }: Made): Promise<void> {
   for (const fd of [...mounts.map((mount) => mount.fd), base, store, below, kit]) if (fd !== undefined) native().close(fd);
+  await Promise.all(servers.map((server) => server.end()));
   ids.release();
 }
 
@@ -110,11 +122,11 @@ async function makeOrdinary(settings: RootSettings, ids: Ids, trial: boolean): P
 }
 
 async function overlays(plan: PlanBuilder, settings: RootSettings, map: IdMap, userns: number | undefined, userxattr: boolean, trial: boolean): Promise<Built> {
-  const { layers, upper, size, volatile, hide } = settings;
+  const { layers, upper, size, volatile, hide, driver } = settings;
   const root = layers === undefined ? await hostRoot(hide) : undefined;
   const owner = userxattr ? undefined : rootOutside(map);
   const store = mountAbilities().detached ? undefined : makeStore(plan);
-  const space = upper === 'tmpfs' ? tmpfsUpper(plan, size, owner) : directoryUpper(plan, upper, owner);
+  const space = upper === 'tmpfs' ? tmpfsUpper(plan, size, owner, driver) : directoryUpper(plan, upper, owner, driver);
   const above = (target: string): Lower[] => settings.frozen.flatMap((layer) => layer.lowerAt(target)).reverse();
   const kitFd = userxattr ? undefined : root?.kit?.fd;
   const kit = kitFd === undefined ? undefined : plan.slot('kit', native().duplicate(kitFd, 0));
@@ -126,7 +138,7 @@ async function overlays(plan: PlanBuilder, settings: RootSettings, map: IdMap, u
     const parts = privilegedParts(root, map, above);
     made = { mounts: privilegedHostRoot(plan, root, kit, space, userns, parts), missing: root.missing, parts };
   } else {
-    const lowers: Lower[] = [...above('/'), ...[...(layers ?? [])].reverse().map((path) => ({ kind: 'directory', path }) as const)];
+    const lowers: Lower[] = [...above('/'), ...[...(layers ?? [])].reverse().map((path) => directoryLower(path, settings))];
     const opened = lowers.map((lower) => {
       plan.label('use a layer', lower.kind === 'directory' ? lower.path : undefined);
       return openLower(plan, lower, context);
@@ -135,18 +147,35 @@ async function overlays(plan: PlanBuilder, settings: RootSettings, map: IdMap, u
     // An upper that has been volatile once is refused from then on (ovl_check_incompat): not for a mere trial.
     const own = upper === 'tmpfs' || settings.ownUpper;
     const attributes = own ? rootAttributes('/', lowers, userxattr ? 'ordinary' : map) : undefined;
-    const request = { lowers: opened, userxattr, volatile: volatile && !trial, root: attributes };
+    const writableLowers = new Set(opened.filter((_, index) => (lowers[index] as { writable?: boolean }).writable));
+    const request = { lowers: opened, writableLowers, userxattr, volatile: volatile && !trial, root: attributes };
     const mount = own ? overlay(plan, space, request) : inDirectory(plan, upper, space, request, settings.idMap === 'auto' ? owner : undefined);
     made = {
       mounts: [{ target: '/', mount }],
-      missing: userxattr && upper === 'tmpfs' && !mountAbilities().tmpfsUserXattrs ? [withoutUserXattrs] : [],
+      missing: missingOf(settings, userns, userxattr),
       parts: [{ target: '/', upper: own ? upperName(0) : '', lowers, root: attributes }],
     };
   }
   const seen = store && belowOf(plan, made.parts, context);
   if (!made.mounts.some(({ isAttached }) => isAttached)) space.stage.clear();
   const below = seen && assemble(plan, seen);
-  return { ...made, base: space.base, store: store && storeMounts(plan, store, [...made.mounts, ...(below ? [below] : [])]), kit: kitFd, below };
+  const { servers } = space.stage;
+  return { ...made, servers, base: space.base, store: store && storeMounts(plan, store, [...made.mounts, ...(below ? [below] : [])]), kit: kitFd, below };
+}
+
+export const directoryLower = (path: string, { writableLayers }: Pick<RootSettings, 'writableLayers'>): Lower => ({
+  kind: 'directory',
+  path,
+  writable: writableLayers?.includes(path) ?? false,
+});
+
+function missingOf({ driver, upper }: RootSettings, userns: number | undefined, userxattr: boolean): string[] {
+  const missing: string[] = [];
+  if (driver.name === 'overlay' && userxattr && upper === 'tmpfs' && !mountAbilities().tmpfsUserXattrs) missing.push(withoutUserXattrs);
+  if (userns !== undefined && !driver.mapsOwners) {
+    missing.push(`/ (owners: ${driver.name} does not map ids, so files of its layers belong to nobody inside, unless idMap has their owners)`);
+  }
+  return missing;
 }
 
 export const workOf = (upper: string): string => join(upper, '..', `.${upper.split('/').at(-1)}.work`);
@@ -158,21 +187,31 @@ function inDirectory(plan: PlanBuilder, upper: string, { base, stage }: UpperSpa
   plan.add('mkdirat', [cwd, work, 0o700], { tolerate: [k.EEXIST] });
   // Root inside must be able to write to it. Only the directory itself: what is in it has the owners that it has.
   if (owner) plan.add('fchownat', [base, '', owner.uid, owner.gid, k.AT_EMPTY_PATH]);
-  return overlayOf(plan, stage, request, base, openDirectory(plan, cwd, work));
+  const place = { from: cwd, path: dirname(upper), upper: basename(upper), work: basename(work) };
+  const writable = { upper: base, work: openDirectory(plan, cwd, work), place, isKept: true };
+  return stage.driver.mount(plan, stage, { ...request, writable });
 }
 
 async function keep(plan: PlanBuilder, settings: RootSettings, built: Built, ids: Ids, owner?: Owner): Promise<Made> {
-  const { mounts, missing, base, parts, store, below } = built;
-  for (const slot of [...mounts.map(({ mount }) => mount), base, store, below?.mount]) if (slot) plan.keep(slot);
+  const { mounts, missing, base, parts, store, below, servers } = built;
+  for (const slot of [...mounts.map(({ mount }) => mount), base, store, below?.mount, ...slotsOf(servers)]) if (slot) plan.keep(slot);
   const kit = built.kit === undefined ? undefined : native().duplicate(built.kit, 0);
   try {
     const fdOf = await runPlan(plan);
     const since = settings.since ?? beginningOf(fdOf(base), isKept(settings) ? settings.upper : undefined);
-    return {
+    const files = {
       mounts: mounts.map(({ target, isFile, mount }) => ({ target, isFile, fd: fdOf(mount) })),
       store: store && fdOf(store),
       base: fdOf(base),
       below: below && fdOf(below.mount),
+    };
+    return {
+      ...files,
+      driver: settings.driver,
+      servers: await startServers(servers, fdOf, owner).catch((error: unknown) => {
+        for (const fd of [...files.mounts.map((mount) => mount.fd), files.store, files.base, files.below]) if (fd !== undefined) native().close(fd);
+        throw error;
+      }),
       ids,
       owner,
       missing,

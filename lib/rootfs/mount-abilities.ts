@@ -10,6 +10,8 @@ import { newFilesystem } from './filesystem.js';
 
 /** What this kernel can do with mounts and overlays: tried once, as distributions bring changes to kernels with an older number. */
 export interface MountAbilities {
+  /** There is an overlayfs at all. */
+  readonly overlay: boolean;
   /**
    * Mounts that are attached nowhere can be copied, be layers, and be mounted on. Before 6.15 the first is refused by
    * __do_loopback() and the second by clone_private_mount(), as check_mnt() wants them to be in the caller's mount namespace; the
@@ -23,7 +25,7 @@ export interface MountAbilities {
 }
 
 /** The newest kernels'. */
-const all: MountAbilities = { detached: true, layersOneByOne: true, tmpfsUserXattrs: true };
+const all: MountAbilities = { overlay: true, detached: true, layersOneByOne: true, tmpfsUserXattrs: true };
 
 let known: MountAbilities | undefined;
 let trial: Promise<MountAbilities> | undefined;
@@ -57,11 +59,11 @@ async function attempt(): Promise<MountAbilities> {
   const base = newFilesystem(plan, 'tmpfs', {}, 0);
   for (const name of ['lower', 'upper', 'work', 'place']) plan.add('mkdirat', [base, name, 0o755]);
 
-  const [copied, layered, mountedOn, appended, attributed] = ['copied', 'layered', 'mounted on', 'appended', 'attributed'].map((name) => {
+  const [there, copied, layered, mountedOn, appended, attributed] = ['there', 'copied', 'layered', 'mounted on', 'appended', 'attributed'].map((name) => {
     const slot = plan.slot(name);
     plan.keep(slot);
     return slot;
-  }) as [Slot, Slot, Slot, Slot, Slot];
+  }) as [Slot, Slot, Slot, Slot, Slot, Slot];
   const mark = (slot: Slot): Step => plan.add('openat', [cwd, '/', k.O_PATH | k.O_CLOEXEC, 0], { out: slot });
   // fsconfig(2) of a descriptor is EOPNOTSUPP where a file system takes its parameters as text, and EBADF before 6.13 for one that was
   // opened with O_PATH.
@@ -73,7 +75,7 @@ async function attempt(): Promise<MountAbilities> {
   });
 
   const directories = ['upper', 'work', 'lower'].map((name) => plan.open(name, 'openat', [base, name, k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, 0]));
-  const context = plan.open('overlay context', 'fsopen', ['overlay', k.FSOPEN_CLOEXEC]);
+  const context = plan.slot('overlay context');
   const setAll = (keys: readonly string[]): void => {
     const [key, ...others] = keys;
     if (key === undefined) {
@@ -84,15 +86,22 @@ async function attempt(): Promise<MountAbilities> {
     const set = plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, key, null, directories[2 - others.length] as Slot], refused);
     plan.unless(set, 'tolerated', () => setAll(others));
   };
-  setAll(['upperdir', 'workdir', 'lowerdir+']);
+  const open = plan.add('fsopen', ['overlay', k.FSOPEN_CLOEXEC], { out: context, tolerate: [k.ENODEV] });
+  plan.unless(open, 'tolerated', () => {
+    mark(there);
+    setAll(['upperdir', 'workdir', 'lowerdir+']);
+    tryAppending();
+  });
 
   // A kernel that takes parameters as text (legacy_parse_param, overlayfs before 6.5) takes any name, and refuses it when it is too late.
-  const second = plan.open('overlay context', 'fsopen', ['overlay', k.FSOPEN_CLOEXEC]);
-  const nonsense = plan.add('fsconfig', [second, k.FSCONFIG_SET_STRING, 'cloister', '/', 0], refused);
-  plan.unless(nonsense, 'done', () => {
-    const append = plan.add('fsconfig', [second, k.FSCONFIG_SET_STRING, 'lowerdir+', '/', 0], refused);
-    plan.unless(append, 'tolerated', () => mark(appended));
-  });
+  function tryAppending(): void {
+    const second = plan.open('overlay context', 'fsopen', ['overlay', k.FSOPEN_CLOEXEC]);
+    const nonsense = plan.add('fsconfig', [second, k.FSCONFIG_SET_STRING, 'cloister', '/', 0], refused);
+    plan.unless(nonsense, 'done', () => {
+      const append = plan.add('fsconfig', [second, k.FSCONFIG_SET_STRING, 'lowerdir+', '/', 0], refused);
+      plan.unless(append, 'tolerated', () => mark(appended));
+    });
+  }
 
   const directory = plan.open('directory', 'openat', [base, 'upper', k.O_RDONLY | k.O_DIRECTORY | k.O_CLOEXEC, 0]);
   const attribute = plan.add('fsetxattr', [directory, 'user.cloister', Buffer.from('y'), 0], { tolerate: [k.EOPNOTSUPP] });
@@ -104,6 +113,8 @@ async function attempt(): Promise<MountAbilities> {
     if (fd >= 0) native().close(fd);
     return fd >= 0;
   };
-  const [copies, layers, places, oneByOne, tmpfsUserXattrs] = [copied, layered, mountedOn, appended, attributed].map(worked);
-  return { detached: Boolean(copies && layers && places), layersOneByOne: Boolean(oneByOne), tmpfsUserXattrs: Boolean(tmpfsUserXattrs) };
+  const [overlay, copies, layers, places, oneByOne, tmpfsUserXattrs] = [there, copied, layered, mountedOn, appended, attributed].map(worked);
+  // Without overlayfs, whether a mount that is attached nowhere can be copied and mounted on is what counts.
+  const detached = Boolean(copies && places && (layers || !overlay));
+  return { overlay: Boolean(overlay), detached, layersOneByOne: Boolean(oneByOne), tmpfsUserXattrs: Boolean(tmpfsUserXattrs) };
 }

@@ -5,7 +5,6 @@ import { IsolationError, optionError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import type { Layer } from '../image/layer.js';
 import { LayerStore } from '../image/layer-store.js';
-import { native } from '../native.js';
 import { checkIdMap, type Ids, idsFor, sameMap } from '../security/id-map.js';
 import { leaseRange } from '../security/id-range.js';
 import * as check from '../spawn/validate.js';
@@ -13,13 +12,16 @@ import { outputOf } from '../tree/task.js';
 import { removeTree } from '../tree/tree.js';
 import { parseBytes } from '../units.js';
 import { applyChanges, type Marks } from './apply.js';
-import { lookBelow } from './below.js';
+import { type Below, lookBelow } from './below.js';
 import { commitTo } from './commit.js';
-import { makeDiskUpper } from './disk-upper.js';
+import { makeDiskUpper, removeDeadUppers } from './disk-upper.js';
+import { attributesOf, changeMounted, checkBranch, positionOf } from './drivers/branches.js';
+import { checkDriver, chooseDriver, refuseLayers } from './drivers/choose.js';
 import { freeze } from './freeze.js';
 import { hostRoot } from './host-root.js';
-import { checkLayers, LayerHold } from './layer-hold.js';
-import { closeRoot, isKept, type Made, makeRoot, type RootSettings, workOf } from './make-root.js';
+import { checkLayers, LayerHold, visible } from './layer-hold.js';
+import type { PartSource } from './lowers.js';
+import { closeRoot, directoryLower, isKept, type Made, makeRoot, type RootSettings, workOf } from './make-root.js';
 import { tryMounts } from './mount-abilities.js';
 import { mountAt } from './mount-at.js';
 import { defaultUpperSize } from './ready.js';
@@ -33,12 +35,13 @@ import { emptyDirectory, listChanges, startDiff } from './writable-layer.js';
  * Needs CAP_SYS_ADMIN, or unprivileged user namespaces. overlayfs: Documentation/filesystems/overlayfs.rst.
  */
 export class OverlayRootfs implements AsyncDisposable {
-  readonly driver: 'overlay' | 'aufs' | 'fuse-overlayfs' = 'overlay';
-  readonly #settings: RootSettings;
+  /** What makes one tree of the layers: docs/drivers.md. */
+  readonly driver: 'overlay' | 'aufs' | 'fuse-overlayfs';
+  #settings: RootSettings;
   #ids: Ids | undefined;
   #made: Promise<Made> | undefined;
   /** What lies below the writable layer, opened when first needed. */
-  #below: Promise<number> | undefined;
+  #below: Promise<Below> | undefined;
   readonly #marks: Marks = new Map();
   #users = 0;
   #disposed = false;
@@ -47,6 +50,7 @@ export class OverlayRootfs implements AsyncDisposable {
 
   private constructor(settings: RootSettings) {
     this.#settings = settings;
+    this.driver = settings.driver.name;
     this.#end = new Promise((resolve) => {
       this.#released = resolve;
     });
@@ -56,7 +60,9 @@ export class OverlayRootfs implements AsyncDisposable {
    * Layers are directories, or layers of a store (which stay in it for as long as the root lives), base first. `upper`: 'tmpfs' (default; `size` 512M), 'disk' (a directory of our own, deleted at the
    * end; `size` is refused), or the path of a directory, which is kept and must be on the file system of its parent.
    *
-   * Throws `TypeError` for wrong options, `IsolationError` ERR_CLOISTER_ROOTFS if the kernel refuses the layers.
+   * `driver`: 'auto' (default) is 'overlay' where the kernel has it, else 'aufs' for root, else 'fuse-overlayfs'; what each can, and needs, is in docs/drivers.md.
+   *
+   * Throws `TypeError` for wrong options, `IsolationError` ERR_CLOISTER_ROOTFS if the kernel refuses the layers, or this host or user does not have the driver.
    */
   static async create(options: OverlayOptions): Promise<OverlayRootfs> {
     check.record(options, 'options');
@@ -80,8 +86,7 @@ export class OverlayRootfs implements AsyncDisposable {
     layers: readonly (string | Layer)[] | undefined,
     hide: readonly string[],
   ): Promise<OverlayRootfs> {
-    const driver = options.driver ?? 'auto';
-    if (driver !== 'auto' && driver !== 'overlay') throw optionError('driver', "'auto' or 'overlay' in this version", driver);
+    const choice = checkDriver(options.driver);
     const upper = options.upper ?? 'tmpfs';
     if (upper !== 'tmpfs' && upper !== 'disk' && !(typeof upper === 'string' && isAbsolute(upper))) {
       throw optionError('upper', "'tmpfs', 'disk' or the absolute path of a directory", upper);
@@ -89,8 +94,8 @@ export class OverlayRootfs implements AsyncDisposable {
     if (options.size !== undefined && upper !== 'tmpfs') {
       throw optionError('size', "nothing unless upper is 'tmpfs': a directory's size needs a project quota, which this version cannot set", options.size);
     }
-    const settings: Omit<RootSettings, 'upper' | 'hold'> = {
-      layers: layers?.map((layer) => (typeof layer === 'string' ? layer : layer.path)),
+    const settings: Omit<RootSettings, 'upper' | 'hold' | 'driver'> = {
+      layers: layers && visible(layers),
       frozen: [],
       hide,
       ownUpper: upper === 'disk',
@@ -98,8 +103,16 @@ export class OverlayRootfs implements AsyncDisposable {
       volatile: options.volatile === undefined ? upper === 'disk' : check.flag(options.volatile, 'volatile'),
       idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
     };
+    const driver = await chooseDriver(choice);
+    if (!layers && driver.name !== 'overlay') {
+      throw new IsolationError('ERR_CLOISTER_UNSUPPORTED', `the host's tree cannot be a root by ${driver.name} in this version`, {
+        hint: 'Use OverlayRootfs.create with the layers that you want.',
+      });
+    }
+    await refuseLayers(driver, layers);
+    if (upper === 'disk') await removeDeadUppers();
     const hold = layers && (await LayerHold.of(layers));
-    const root = new OverlayRootfs({ ...settings, hold, upper: upper === 'disk' ? makeDiskUpper() : upper });
+    const root = new OverlayRootfs({ ...settings, driver, hold, upper: upper === 'disk' ? makeDiskUpper() : upper });
     await root.#begin(options.idMap !== undefined);
     return root;
   }
@@ -113,7 +126,7 @@ export class OverlayRootfs implements AsyncDisposable {
       const kept = !decided && isKept(this.#settings) && caller().mayMapRanges ? await leaseRange(ownerOf(upper)) : undefined;
       if (kept) await this.#decide(kept);
       else if (decided) await this.#decide(await idsFor(idMap, caller(), { uid: 0, gid: 0 }));
-      else closeRoot(await makeRoot(this.#settings, await idsFor('auto', caller(), { uid: 0, gid: 0 }), true));
+      else await closeRoot(await makeRoot(this.#settings, await idsFor('auto', caller(), { uid: 0, gid: 0 }), true));
     } catch (error) {
       await this.#cleanUp(undefined);
       throw error;
@@ -137,6 +150,7 @@ export class OverlayRootfs implements AsyncDisposable {
     this.#enter();
     try {
       const made = await (this.#made ?? this.#decide(ids.retain()));
+      refuseDead(made);
       if (!sameMap(ids.map, made.ids.map)) {
         throw optionError('idMap', "'auto', or the map that the OverlayRootfs was made with: its files are owned by those ids", ids.map);
       }
@@ -166,8 +180,9 @@ export class OverlayRootfs implements AsyncDisposable {
         return undefined;
       }
       const made = await (this.#made ?? this.#decide(await idsFor('auto', caller(), { uid: 0, gid: 0 })));
+      refuseDead(made);
       this.#below ??= lookBelow(made);
-      return { made, below: await this.#below, release: () => this.#leave() };
+      return { made, below: (await this.#below).fd, release: () => this.#leave() };
     } catch (error) {
       this.#below = undefined;
       this.#leave();
@@ -179,7 +194,7 @@ export class OverlayRootfs implements AsyncDisposable {
     const made = await this.#made?.catch(() => undefined);
     const below = await this.#below?.catch(() => undefined);
     this.#made = this.#below = undefined;
-    if (below !== undefined) native().close(below);
+    await below?.close();
     return made;
   }
 
@@ -193,7 +208,7 @@ export class OverlayRootfs implements AsyncDisposable {
     // While there are namespaces in which all of its files can be removed.
     for (const layer of frozen) await layer.release(made?.owner);
     if (ownUpper && made) await emptyDirectory(upper, made.owner).catch(() => {});
-    if (made) closeRoot(made);
+    if (made) await closeRoot(made);
     if (ownUpper) await removeTree(upper);
     this.#settings.hold?.release();
   }
@@ -233,11 +248,9 @@ export class OverlayRootfs implements AsyncDisposable {
   async *changes(): AsyncGenerator<Change, void, undefined> {
     const held = await this.#read();
     if (!held) return;
-    try {
-      yield* listChanges(held.made, held.below);
-    } finally {
-      held.release();
-    }
+    // All of them at once: whoever stops to ask, and does not say so, must not keep the root.
+    const lines = await listChanges(held.made, held.below).finally(() => held.release());
+    yield* lines;
   }
 
   /**
@@ -302,9 +315,13 @@ export class OverlayRootfs implements AsyncDisposable {
 
   /**
    * A new root on the same layers and a copy of what has been written so far; this one goes on, and neither sees what the other writes from
-   * now on. Its writable layer is on tmpfs, or on disk if this one's is 'disk'. To be disposed by the caller.
+   * now on. Its writable layer is on tmpfs, or on disk if this one's is 'disk'. To be disposed by the caller. Not with aufs: ERR_CLOISTER_UNSUPPORTED.
    */
   async fork(): Promise<OverlayRootfs> {
+    if (this.#settings.driver.name === 'aufs') {
+      // What was written would be a layer with whiteouts in overlayfs's form.
+      throw new IsolationError('ERR_CLOISTER_UNSUPPORTED', 'fork: not with aufs in this version', { hint: "Use driver 'overlay' for roots that are forked." });
+    }
     const held = await this.#read();
     try {
       const { upper, ownUpper, frozen, ...settings } = this.#settings;
@@ -341,47 +358,85 @@ export class OverlayRootfs implements AsyncDisposable {
       if (upper !== 'tmpfs') await emptyDirectory(upper, made?.owner);
       // What the last mount has left there: a volatile one forbids the next.
       if (isKept(this.#settings)) await emptyDirectory(workOf(upper), made?.owner);
-      if (made) closeRoot(made);
+      if (made) await closeRoot(made);
       if (ids) await this.#decide(ids);
     } finally {
       this.#leave();
     }
   }
 
-  /** The layers, the writable one first, then those below it in order. One without a path of the host's is told as 'tmpfs' or 'frozen'. */
+  /**
+   * The layers, the writable one first, then those below it in order. One without a path of the host's is told as 'tmpfs' or 'frozen'. With
+   * aufs `attributes` are its permission and attributes: aufs(5), "Branch Syntax".
+   */
   async branches(): Promise<Branch[]> {
-    const { layers, frozen, upper, volatile } = this.#settings;
+    const { layers, writableLayers = [], frozen, upper } = this.#settings;
     const below = layers ?? (await hostRoot(this.#settings.hide)).shown.map(({ path }) => path);
-    const readonly = (path: string): Branch => ({ path, writable: false, attributes: [] });
+    const branch = (path: string, writable: boolean): Branch => ({ path, writable, attributes: attributesOf(this.#settings, writable, false) });
     return [
-      { path: upper, writable: true, attributes: volatile ? ['volatile'] : [] },
-      ...frozen.map(() => readonly('frozen')),
-      ...(layers ? [...below].reverse() : below).map(readonly),
+      { path: upper, writable: true, attributes: attributesOf(this.#settings, true, true) },
+      ...frozen.map(() => branch('frozen', false)),
+      ...(layers ? [...below].reverse() : below).map((path) => branch(path, writableLayers.includes(path))),
     ];
   }
 
-  /** Not with overlayfs: rejects with ERR_CLOISTER_UNSUPPORTED. */
-  addBranch(directory: string, options: { writable?: boolean; index?: number } = {}): Promise<void> {
-    return this.#refuseBranch('addBranch', directory, options);
-  }
-
-  /** Not with overlayfs: rejects with ERR_CLOISTER_UNSUPPORTED. */
-  removeBranch(directory: string): Promise<void> {
-    return this.#refuseBranch('removeBranch', directory, {});
-  }
-
-  async #refuseBranch(what: string, directory: string, options: object): Promise<never> {
-    check.absolutePath(directory, 'directory');
-    check.record(options, 'options');
-    check.onlyKeys(options, '', ['writable', 'index']);
-    throw new IsolationError(
-      'ERR_CLOISTER_UNSUPPORTED',
-      `${what}: the layers of an overlay are fixed when it is mounted (overlayfs.rst); aufs can change them`,
+  /**
+   * One more layer, also while programs run in the root. `index`: where among `branches()`; default: right below the writable one. What is written
+   * to a `writable` one is not among `changes()`. With aufs only: else it rejects with ERR_CLOISTER_UNSUPPORTED. aufs(5), "add:index:BRANCH".
+   */
+  async addBranch(directory: string, options: { writable?: boolean; index?: number } = {}): Promise<void> {
+    checkBranch(this.#settings.driver, 'addBranch', directory, options);
+    const position = positionOf(options.index, this.#settings);
+    const { layers = [], writableLayers = [], frozen } = this.#settings;
+    const { writable = false } = options;
+    const index = 1 + frozen.length + layers.length - position;
+    await this.#changeLayers(
+      directory,
+      { what: 'add', index, writable },
       {
-        path: directory,
-        hint: 'Make another OverlayRootfs with the layers that you want; fork() takes what has been written along.',
+        layers: layers.toSpliced(position, 0, directory),
+        writableLayers: writable ? [...writableLayers, directory] : writableLayers,
       },
     );
+  }
+
+  /** A layer less. ERR_CLOISTER_BUSY while something uses the root. With aufs only: else it rejects with ERR_CLOISTER_UNSUPPORTED. aufs(5), "del:dir". */
+  async removeBranch(directory: string): Promise<void> {
+    checkBranch(this.#settings.driver, 'removeBranch', directory, {});
+    const { layers = [], writableLayers = [] } = this.#settings;
+    if (!layers.includes(directory) || layers.length === 1) throw optionError('directory', 'a layer of this root, and not its only one', directory);
+    if (this.#users > 0)
+      throw new IsolationError('ERR_CLOISTER_BUSY', 'a root that is in use cannot lose a layer', {
+        path: directory,
+        hint: 'Wait until what runs in it has ended.',
+      });
+    await this.#changeLayers(
+      directory,
+      { what: 'del' },
+      {
+        layers: layers.filter((layer) => layer !== directory),
+        writableLayers: writableLayers.filter((layer) => layer !== directory),
+      },
+    );
+  }
+
+  async #changeLayers(
+    directory: string,
+    change: Parameters<typeof changeMounted>[2],
+    settings: Pick<RootSettings, 'layers' | 'writableLayers'>,
+  ): Promise<void> {
+    this.#enter();
+    try {
+      const made = await this.#made;
+      if (made) await changeMounted(made, directory, change);
+      this.#settings = { ...this.#settings, ...settings };
+      const below = await this.#below;
+      this.#below = undefined;
+      await below?.close();
+      if (made) this.#made = Promise.resolve({ ...made, parts: relayered(made.parts, this.#settings) });
+    } finally {
+      this.#leave();
+    }
   }
 
   /** Takes the mounts away, and an upper of our own; while a spawn uses it, the last of them does. */
@@ -397,6 +452,22 @@ export class OverlayRootfs implements AsyncDisposable {
 /** What a spawn needs of a root that it borrows. Descriptors are the root's. */
 export interface RootUse extends Made {
   release(): void;
+}
+
+function relayered([part, ...others]: readonly PartSource[], settings: RootSettings): readonly PartSource[] {
+  if (!part) return others;
+  const layers = [...(settings.layers ?? [])].reverse().map((path) => directoryLower(path, settings));
+  return [{ ...part, lowers: [...part.lowers.filter(({ kind }) => kind !== 'directory'), ...layers] }, ...others];
+}
+
+/** Nothing of a mount can be had when the program that answers for it has been killed. reset() starts another. */
+function refuseDead({ driver, servers }: Made): void {
+  const over = servers.map((server) => server.over).find((how) => how !== undefined);
+  if (over === undefined) return;
+  throw new IsolationError('ERR_CLOISTER_ROOTFS', `the root has lost its program ${driver.name}, which has ended: ${over}`, {
+    step: 'use the root',
+    hint: 'reset() begins anew, without what was written; a writable layer in a directory of yours is still there.',
+  });
 }
 
 /** With 'auto', the ids of a directory that is kept are those that it has from last time. */

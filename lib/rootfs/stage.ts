@@ -1,6 +1,9 @@
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { cwd, type Slot } from '../plan/steps.js';
+import type { Driver } from './drivers/driver.js';
+import type { ServerOrder } from './drivers/fuse-overlayfs.js';
+import { overlay } from './drivers/overlay.js';
 import { newFilesystem } from './filesystem.js';
 import { LayerNames } from './layer-names.js';
 import { mountAbilities } from './mount-abilities.js';
@@ -30,12 +33,22 @@ export function beginMaking(plan: PlanBuilder): void {
 export class Stage {
   /** Of the layers of the overlays that are made meanwhile. */
   readonly names: LayerNames;
+  /** What makes them. */
+  readonly driver: Driver;
+  /** Programs to be started for them when the plan has run. */
+  readonly servers: ServerOrder[] = [];
   readonly #plan: PlanBuilder;
   #depth = 0;
 
-  constructor(plan: PlanBuilder) {
+  constructor(plan: PlanBuilder, driver: Driver = overlay) {
     this.#plan = plan;
+    this.driver = driver;
     this.names = new LayerNames(plan);
+  }
+
+  /** Of a layer that was opened for a mount, when that is made. */
+  release(lower: Slot): void {
+    if (!this.driver.layersAreMounts) this.#plan.release(lower);
   }
 
   hold(mount: Slot): Slot {

@@ -14,6 +14,8 @@ export interface TargetOptions {
   /** For the kernel's own file systems: a /proc that is a symlink is a trap, not a mount point. */
   readonly noSymlinks?: boolean;
   readonly tolerate?: readonly number[];
+  /** The last name is not followed if it is a symlink. */
+  readonly onSymlink?: boolean;
 }
 
 /** A slot with an O_PATH descriptor of `path` inside `root`. */
@@ -22,7 +24,7 @@ export function openTarget(plan: PlanBuilder, root: Slot, path: string, options:
   const target = plan.slot(`target ${path}`);
   const resolve = inRoot | (options.noSymlinks ? k.RESOLVE_NO_SYMLINKS : 0);
   const directory = options.create === 'directory' ? k.O_DIRECTORY : 0;
-  const how = openHow(k.O_PATH | k.O_CLOEXEC | directory, resolve);
+  const how = openHow(k.O_PATH | k.O_CLOEXEC | directory | (options.onSymlink ? k.O_NOFOLLOW : 0), resolve);
   const look = plan.add('openat2', [root, names.join('/') || '.', how], {
     out: target,
     tolerate: [...(options.create ? [k.ENOENT] : []), ...(options.tolerate ?? [])],

@@ -19,18 +19,25 @@ const moduleOf = (name: string): URL => new URL(`../tree/${name}.js`, import.met
 export function orderOf(made: Made, below: number): { parts: PartOrder[]; lent: number[] } {
   const lent = [made.base, below];
   const parts = made.parts.map(({ target, upper, root }): PartOrder => {
-    const mount = made.owner ? undefined : made.mounts.find((candidate) => candidate.target === target);
-    return { target: target.slice(1), base: 0, upper, below: 1, merged: mount && lent.push(mount.fd) - 1, root };
+    const mount = made.owner || !made.driver.redirects ? undefined : made.mounts.find((candidate) => candidate.target === target);
+    return { target: target.slice(1), base: 0, upper, below: 1, merged: mount && lent.push(mount.fd) - 1, byName: made.driver.marksByName, root };
   });
   return { parts, lent };
 }
 
-export async function* listChanges(made: Made, below: number): AsyncGenerator<Change, void, undefined> {
+/** When it has resolved, nothing of the root is used any more. Changes are kept as the bytes that they came as, of which a million takes some 100 MB. */
+export async function listChanges(made: Made, below: number): Promise<Iterable<Change>> {
   const { parts, lent } = orderOf(made, below);
   const request: ChangesRequest = { prefix: overlayPrefix(), parts };
   const task = startTask<void>({ module: moduleOf('list-changes'), request, lent, owner: made.owner, output: true });
+  const chunks: Buffer[] = [];
+  for await (const chunk of outputOf(task)) chunks.push(chunk);
+  return changesIn(chunks);
+}
+
+function* changesIn(chunks: Buffer[]): Generator<Change, void, undefined> {
   let rest: Buffer = Buffer.alloc(0);
-  for await (const chunk of outputOf(task)) {
+  for (let chunk = chunks.shift(); chunk; chunk = chunks.shift()) {
     const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
     const end = bytes.lastIndexOf(0x0a) + 1;
     rest = bytes.subarray(end);

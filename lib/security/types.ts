@@ -40,6 +40,8 @@ export interface SeccompCall {
   readBytes(address: bigint, length: number): Buffer | undefined;
 }
 export type SeccompAnswer = 'continue' | { errno: string } | { value: number | bigint } | { fd: number };
+/** What the program's processor may not guess, or has to forget. */
+export type Speculation = 'store-bypass' | 'indirect-branch' | 'l1d-flush';
 export interface LandlockRules {
   read?: readonly string[];
   write?: readonly string[];

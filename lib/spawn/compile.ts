@@ -5,6 +5,7 @@ import { caller } from '../host/caller.js';
 import { namespaceFlags, namespaceTypes } from '../namespace/flags.js';
 import type { NamespaceType } from '../namespace/types.js';
 import { checked, native } from '../native.js';
+import { intercept } from '../network/egress/interception.js';
 import { bringUpLoopback } from '../network/loopback.js';
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
@@ -23,12 +24,17 @@ import { beginMaking, copyStored } from '../rootfs/stage.js';
 import { type Ids, idTexts, outside, rootOutside } from '../security/id-map.js';
 import type { Ruleset } from '../security/landlock/ruleset.js';
 import { addRuleset } from '../security/landlock/steps.js';
+import type { Filters } from '../security/seccomp/filters.js';
+import { restrictSpeculation, shareNoCore } from '../security/speculation.js';
 import { writeTimeOffsets } from '../security/time-offsets.js';
+import { awaitNetwork, handOutNetwork, type NetworkChannel } from './bridge-network.js';
+import { giveUpPrivileges } from './fallback.js';
+import { filterCalls } from './filter-calls.js';
 import { joinNamespaces, ownerOf } from './join.js';
 import type { MountSetting } from './mount-settings.js';
 import { addMounts } from './mounts.js';
 import type { UserSetting } from './privilege-settings.js';
-import { becomeRoot, dieWithParent, dropPrivileges, enterIds, resetSignals } from './privileges.js';
+import { allSignals, becomeRoot, dieWithParent, dropPrivileges, enterIds, resetSignals } from './privileges.js';
 import type { ProcessGroup } from './process-group.js';
 import { connectStreams, enterDirectory, execute, limit, nameHost, writeSysctls } from './program.js';
 import type { Settings } from './settings.js';
@@ -53,7 +59,16 @@ export interface Context {
   /** As it was last asked for. */
   readonly terminalSize: { readonly columns: number; readonly rows: number } | undefined;
   readonly group: ProcessGroup | undefined;
+  /** Takes the sockets that egress is decided at. */
+  readonly egressChannel: number | undefined;
+  /** Of a network that is connected while the child waits. */
+  readonly channel: NetworkChannel | undefined;
   readonly landlock: Ruleset | undefined;
+  /** There are no namespaces to be had. */
+  readonly isFallback: boolean;
+  readonly filters: Filters | undefined;
+  /** A socket for the listener of a filter that asks. */
+  readonly callChannel: number | undefined;
   readonly init: { readonly program: number; readonly status: number; readonly pidfdSocket: number } | undefined;
 }
 
@@ -71,11 +86,14 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   // Given descriptors first: they are the plan's even if what follows throws.
   const stdio = context.stdio.map((fd, index) => plan.slot(`descriptor ${index}`, fd));
   const channel = context.terminalChannel === undefined ? undefined : plan.slot('terminal channel', context.terminalChannel);
+  const egress = context.egressChannel === undefined ? undefined : plan.slot('egress channel', context.egressChannel);
   const init = context.init && {
     program: plan.slot('init', context.init.program),
     status: plan.slot('status', context.init.status),
     socket: plan.slot('pidfd socket', context.init.pidfdSocket),
   };
+  const calls = context.callChannel === undefined ? undefined : plan.slot('listener channel', context.callChannel);
+  const network = context.channel && { socket: plan.slot('network socket', context.channel.socket), sent: plan.slot('network sent', context.channel.sent) };
   const borrow = (name: string, fd: number): Slot => plan.slot(name, checked(native().duplicate(fd, 64), 'fcntl', 'borrow a descriptor'));
 
   const owner = ownerOf(settings, context);
@@ -147,12 +165,14 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
 
   if (inJoiner) proc = join();
   plan.in('child');
-  resetSignals(plan, who.ignoredSignals);
+  // Without namespaces it may be made by clone(2), where clone3(2) is filtered, and has our handlers still.
+  resetSignals(plan, plan.cloneFlags === k.CLONE_PIDFD ? allSignals : who.ignoredSignals);
   dieWithParent(plan, settings);
   // First: a change of ids makes /proc/self/* root's (dumpable), and root inside is not that one.
   if (settings.timeOffsets) writeTimeOffsets(plan, settings.timeOffsets);
   if (newUser && context.ids) becomeRoot(plan, context.ids);
   else if (kinds.user === 'joined') enterIds(plan);
+  if (network) handOutNetwork(plan, network.socket, network.sent);
   enterCgroup?.();
   dieWithParent(plan, settings);
 
@@ -181,7 +201,10 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
     readonlyPaths(plan, root, settings.readonlyPaths);
     if (settings.readonly) makeReadonly(plan, root);
   }
+  if (settings.tty && !pts) pts = openDirectory(plan.label('open the terminal', '/dev'), cwd, '/dev');
   if (namespaces.net === 'new' && !plan.netSlot) bringUpLoopback(plan);
+  if (egress) intercept(plan, egress);
+  if (network) awaitNetwork(plan, network.socket);
   nameHost(plan, settings);
   const terminal =
     settings.tty && channel && pts
@@ -193,17 +216,24 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
         )
       : undefined;
   if (root) pivot(plan);
-  connectStreams(plan, settings, stdio, terminal, context.user, init);
+  connectStreams(plan, settings, stdio, terminal, context.user, init, calls);
   enterDirectory(plan, settings.cwd ?? '/');
+  restrictSpeculation(plan, settings.speculation);
+  if (settings.coreScheduling) shareNoCore(plan);
   const restrict = context.landlock && addRuleset(plan, context.landlock);
   limit(plan, settings);
-  plan.label('leave the session keyring of the host').add('keyctl', [k.KEYCTL_JOIN_SESSION_KEYRING, null, 0, 0, 0], { tolerate: [k.ENOSYS] });
+  // EPERM is a filter around us: whatever we start is under it, too.
+  plan.label('leave the session keyring of the host').add('keyctl', [k.KEYCTL_JOIN_SESSION_KEYRING, null, 0, 0, 0], { tolerate: [k.ENOSYS, k.EPERM] });
   // By CAP_SYS_ADMIN, which goes with the privileges, where it is not by no_new_privs.
   if (!settings.noNewPrivileges) restrict?.();
+  const { filters } = context;
+  const filter = filters && ((): void => filterCalls(plan, filters, calls));
   if (settings.capabilities === 'caller') dieWithParent(plan, settings);
-  else dropPrivileges(plan, settings, context.user, kinds.user);
+  else if (context.isFallback) giveUpPrivileges(plan, settings, context.user);
+  else dropPrivileges(plan, settings, context.user, kinds.user, filter);
   if (settings.noNewPrivileges) restrict?.();
   plan.label('unblock signals').add('rt_sigprocmask', [k.SIG_SETMASK, structs.noSignals, 0, 8]);
+  if (settings.noNewPrivileges) filter?.();
   execute(plan, settings, init?.program);
   if (context.ids && newUser && context.ids.writer !== 'child') plan.idMap = idTexts(context.ids);
   plan.oomScoreAdj = settings.oomScoreAdj;

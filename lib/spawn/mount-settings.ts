@@ -28,7 +28,14 @@ export type MountSetting =
       readonly upper: string | undefined;
       readonly work: string | undefined;
     }
-  | { readonly type: 'file'; readonly target: string; readonly contents: Uint8Array; readonly mode: number };
+  | {
+      readonly type: 'file';
+      readonly target: string;
+      readonly contents: Uint8Array;
+      readonly mode: number;
+      /** A last name that is a symlink is what is mounted on: it may lead nowhere. */
+      readonly onSymlink?: boolean;
+    };
 
 const mountTypes = ['bind', 'tmpfs', 'proc', 'sysfs', 'devpts', 'mqueue', 'cgroup', 'overlay', 'file'] as const;
 

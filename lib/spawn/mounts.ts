@@ -7,7 +7,7 @@ import { cwd, type Section, type Slot } from '../plan/steps.js';
 import { mountAttr } from '../plan/structs.js';
 import { cloneMount, newFilesystem, openDirectory } from '../rootfs/filesystem.js';
 import { mountProc, mountSys } from '../rootfs/kernel-filesystems.js';
-import { layer, overlayOf } from '../rootfs/overlay.js';
+import { layer } from '../rootfs/overlay.js';
 import type { RootUse } from '../rootfs/overlay-rootfs.js';
 import { copyStored, Stage } from '../rootfs/stage.js';
 import { attach, openTarget } from '../rootfs/targets.js';
@@ -54,7 +54,7 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
   };
   const place = (root: Slot, slot: Slot, create: 'directory' | 'file', target = mount.target): void => {
     label();
-    attach(plan, slot, openTarget(plan, root, target, { create }));
+    attach(plan, slot, openTarget(plan, root, target, { create, onSymlink: mount.type === 'file' && mount.onSymlink === true }));
     plan.release(slot);
   };
   switch (mount.type) {
@@ -124,7 +124,10 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
         const upper = openWritable(mount.upper);
         const work = openWritable(mount.work);
         label();
-        const made = overlayOf(plan, stage, { lowers, userxattr: !context.privileged, volatile: false }, upper, work);
+        // Directories of the caller's.
+        const place = { from: cwd, path: '/', upper: mount.upper ?? '', work: mount.work ?? '' };
+        const writable = upper && work && { upper, work, place, isKept: true };
+        const made = stage.driver.mount(plan, stage, { lowers, userxattr: !context.privileged, volatile: false, writable });
         stage.clear();
         return made;
       });

@@ -1,5 +1,6 @@
 import { accessSync, constants, fchmodSync } from 'node:fs';
-import { IsolationError } from '../errors.js';
+import { Cgroup } from '../cgroup/cgroup.js';
+import { CgroupError, IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import type { Image } from '../image/image.js';
 import { ownUserNamespace } from '../namespace/create.js';
@@ -7,6 +8,7 @@ import type { UserNamespace } from '../namespace/kinds.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
 import { checked, native } from '../native.js';
+import { ProcessNetwork } from '../network/process-network.js';
 import { PlanBuilder } from '../plan/builder.js';
 import { explanationOf } from '../plan/explain.js';
 import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
@@ -17,7 +19,10 @@ import { userNamespaceOfBind } from '../security/bind-ids.js';
 import { hostIds, type Ids, idsFor, idsOfNamespace, outside } from '../security/id-map.js';
 import { landlockAbi } from '../security/landlock/ability.js';
 import { type Ruleset, rulesetFor } from '../security/landlock/ruleset.js';
+import { type Filters, filtersOf } from '../security/seccomp/filters.js';
+import { BridgeNetwork } from './bridge-network.js';
 import { type Context, compile } from './compile.js';
+import { type Fallback, fallbackOf } from './fallback.js';
 import type { InitPipes } from './init-channel.js';
 import { lookUpUser } from './inside-user.js';
 import type { MountSetting } from './mount-settings.js';
@@ -30,21 +35,34 @@ import type { Explanation } from './types.js';
 /** A compiled plan with all that it borrows, until `release`. */
 export interface Prepared {
   readonly plan: PlanBuilder;
+  /** What was asked for, or what came of it. */
+  readonly settings: Settings;
+  readonly fallback: Fallback | undefined;
   readonly namespaces: Readonly<Record<NamespaceType, 'new' | 'host' | 'joined'>>;
   readonly idMap: IdMap | undefined;
   readonly driver: string;
   readonly missing: readonly string[];
   readonly init: InitPipes | undefined;
   readonly group: ProcessGroup | undefined;
+  readonly bridge: BridgeNetwork | undefined;
   readonly landlock: Ruleset | undefined;
+  readonly network: ProcessNetwork | undefined;
+  readonly filters: Filters | undefined;
+  /** Our end of where the listener of a filter that asks will come from. */
+  readonly callChannel: number | undefined;
   readonly execStep: number;
   release(): void;
   /** For a plan that will not run: its descriptors too. */
   discard(): void;
 }
 
-/** `whole`: nothing that was made ahead, so that the plan has every step. */
-export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 'terminal'>, whole = false): Promise<Prepared> {
+/** `denials`: whether refused calls are to be told, asked as late as can be. `whole`: nothing that was made ahead, so that the plan has every step. */
+export async function prepare(
+  asked: Settings,
+  streams: Pick<Streams, 'child' | 'terminal'>,
+  denials: () => boolean = () => false,
+  whole = false,
+): Promise<Prepared> {
   const releases: (() => void)[] = [];
   const release = (): void => {
     for (const give of releases.splice(0)) give();
@@ -53,16 +71,32 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
   const plan = new PlanBuilder();
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
-    const settings = asked.image ? { ...asked, rootfs: await rootOfImage(asked.image, releases) } : asked;
-    const found = await findAll(settings, releases, given, whole);
+    const fallback = await fallbackOf(asked, (trial, child) => prepare(trial, { child: [...child], terminal: undefined }, undefined, true));
+    const possible = fallback?.settings ?? asked;
+    const bridge = possible.bridge && (await BridgeNetwork.for(possible, possible.bridge));
+    if (bridge) {
+      releases.push(() => void bridge.release());
+      given.push(bridge.channel.socket, bridge.channel.sent);
+    }
+    const withRoot = possible.image ? { ...possible, rootfs: await rootOfImage(possible.image, releases) } : possible;
+    const settings = bridge ? { ...withRoot, mounts: [...bridge.mounts, ...withRoot.mounts] } : withRoot;
+    const found = await findAll(settings, releases, given, whole, fallback);
+    bridge?.seat.publish((settings.network?.ports ?? []).map((port, index) => ({ ...port, host: found.network?.ports[index]?.host ?? port.host })));
     const init = settings.init || needsInit(settings, found.ids) ? openInit(settings.stdio.length + 4) : undefined;
     if (init) given.push(...Object.values(init.child), ...Object.values(init.ours));
     if (init) own(init.child.status, found.ids);
     ownPipes(settings, streams, found);
     if (found.group?.recipe) releases.push(() => found.group?.cgroup.forget());
+    const filters = settings.seccomp && filtersOf(settings.seccomp, denials() && !settings.detached);
+    const channel = filters?.asks ? openChannel(settings.stdio.length + 4) : undefined;
+    if (channel) given.push(...channel);
     const { home } = found;
     const { namespaces, missing } = compile(plan, home === undefined ? settings : { ...settings, env: { ...settings.env, HOME: home } }, {
       ...found,
+      isFallback: fallback !== undefined,
+      filters,
+      callChannel: channel?.[1],
+      channel: bridge?.channel,
       stdio: streams.child,
       terminalChannel: streams.terminal?.theirs,
       terminalSize: streams.terminal?.stream?.size,
@@ -70,18 +104,25 @@ export async function prepare(asked: Settings, streams: Pick<Streams, 'child' | 
     });
     return {
       plan,
+      settings,
+      fallback,
       namespaces,
       idMap: found.ids?.map ?? found.rootUse?.ids.map,
       driver: driverOf(settings),
       missing,
       init: init?.ours,
       group: found.group,
+      bridge,
       landlock: found.landlock,
+      network: found.network,
+      filters,
+      callChannel: channel?.[0],
       execStep: plan.all.length - 1,
       release,
       discard: () => {
         for (const fd of plan.slots()) if (fd >= 0) native().close(fd);
         if (init) for (const fd of [init.ours.status, init.ours.pidfdSocket]) native().close(fd);
+        if (channel) native().close(channel[0]);
         release();
       },
     };
@@ -111,10 +152,13 @@ interface Found {
   readonly bindUserns: Context['bindUserns'];
   readonly group: ProcessGroup | undefined;
   readonly landlock: Ruleset | undefined;
+  readonly network: ProcessNetwork | undefined;
+  readonly egressChannel: number | undefined;
 }
 
-async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean): Promise<Found> {
-  const landlock = settings.landlock && rulesetFor(settings.landlock, landlockAbi());
+async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean, fallback: Fallback | undefined): Promise<Found> {
+  const landlock = settings.landlock && rulesetFor(settings.landlock, landlockAbi(), fallback && { bestEffort: true, ...fallback });
+  for (const name of landlock?.missing ?? []) fallback?.missing.push(`landlock.${name}`);
   const mounted = settings.mounts.flatMap((mount) => (mount.type === 'overlay' && 'source' in mount ? [mount.source] : []));
   const roots = settings.rootfs instanceof OverlayRootfs ? [settings.rootfs, ...mounted] : mounted;
   const newIds = settings.namespaces.user === 'new';
@@ -148,9 +192,36 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
     releases.push(() => native().close(fd));
     bindUserns.set(mount, fd);
   }
-  const group = settings.cgroup && (await ProcessGroup.for(settings.cgroup, settings.detached));
-  const home = settings.homeOfUser ? named?.home : undefined;
-  return { ids: newIds || joined ? ids : undefined, user, home, rootUse, overlayUses: uses, hostRoot: host, ready, bindUserns, group, landlock };
+  const group = settings.cgroup && (await groupOf(settings, fallback));
+  const network = settings.network && !whole ? await ProcessNetwork.open(settings.network) : undefined;
+  if (network) releases.push(() => network.close());
+  // A plan that will not run has no way out to be opened.
+  const egressChannel = settings.network?.egress && (network?.channel ?? checked(native().openFile('/dev/null'), 'open', 'make the way out'));
+  if (egressChannel !== undefined) given.push(egressChannel);
+  return {
+    ids: newIds || joined ? ids : undefined,
+    user,
+    home: settings.homeOfUser ? named?.home : undefined,
+    rootUse,
+    overlayUses: uses,
+    hostRoot: host,
+    ready,
+    bindUserns,
+    group,
+    network,
+    egressChannel,
+    landlock,
+  };
+}
+
+async function groupOf({ cgroup, cpuTimeLimit, detached }: Settings, fallback: Fallback | undefined): Promise<ProcessGroup | undefined> {
+  try {
+    return await ProcessGroup.for(cgroup as NonNullable<Settings['cgroup']>, detached, fallback !== undefined);
+  } catch (error) {
+    if (!fallback || cgroup instanceof Cgroup || !(error instanceof CgroupError)) throw error;
+    fallback.missing.push('cgroup', ...(cpuTimeLimit === undefined ? [] : ['cpuTimeLimit']));
+    return undefined;
+  }
 }
 
 /**
@@ -177,10 +248,11 @@ function ownProgramIsWritable(): boolean {
 
 /**
  * The usual spawn: what it needs may have been made ahead. Not where the network namespace has to be owned by the sandbox's user
- * namespace: a capability over it, or a sysctl of it, may be asked for.
+ * namespace: a capability over it, or a sysctl of it, may be asked for, or it is to be changed by the child.
  */
 function mayBeReady(settings: Settings, roots: readonly OverlayRootfs[]): boolean {
   const { namespaces, rootfs, idMap, sysctl, capabilities } = settings;
+  if (settings.network?.egress) return false;
   if (roots.length > 0 || rootfs !== undefined || idMap !== 'auto' || sysctl.length > 0) return false;
   if (namespaces.user !== 'new' || namespaces.net !== 'new' || capabilities === 'caller' || capabilities.bounding !== 0n) return false;
   return !settings.mounts.some(({ type }) => type === 'sysfs');
@@ -240,6 +312,14 @@ function own(fd: number, ids: Ids | undefined, user: { uid: number; gid: number 
   if (owned < 0) fchmodSync(fd, 0o666);
 }
 
+/** A pair of sockets: ours, and the child's, above the descriptors that the program will have. */
+function openChannel(least: number): [ours: number, theirs: number] {
+  const [ours, low] = checked(native().socketPair(), 'socketpair', 'ask about system calls') as [number, number];
+  const theirs = checked(native().duplicate(low, least), 'fcntl', 'ask about system calls');
+  native().close(low);
+  return [ours, theirs];
+}
+
 let initProgram: number | undefined;
 
 function openInit(least: number): { child: { program: number; status: number; pidfdSocket: number }; ours: InitPipes } {
@@ -261,7 +341,7 @@ function openInit(least: number): { child: { program: number; status: number; pi
 export async function explainSettings(settings: Settings): Promise<Explanation> {
   const nothing = (): number => checked(native().openFile('/dev/null'), 'open', 'make the streams');
   const terminal = settings.tty ? { theirs: nothing() } : undefined;
-  const prepared = await prepare(settings, { child: settings.stdio.map(nothing), terminal: terminal as Streams['terminal'] }, true);
+  const prepared = await prepare(settings, { child: settings.stdio.map(nothing), terminal: terminal as Streams['terminal'] }, undefined, true);
   try {
     return explanationOf(prepared.plan);
   } finally {

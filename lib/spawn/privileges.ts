@@ -10,6 +10,10 @@ import { writeOwnIdMap } from '../security/own-id-map.js';
 import type { UserSetting } from './privilege-settings.js';
 import type { Settings } from './settings.js';
 
+const sysAdmin = 1n << 21n;
+/** But SIGKILL and SIGSTOP, which nobody can handle. */
+export const allSignals: readonly number[] = Array.from({ length: 64 }, (_, index) => index + 1).filter((signal) => signal !== 9 && signal !== 19);
+
 /** CLONE_CLEAR_SIGHAND leaves ignored signals ignored; a program expects none to be (signal(7), execve(2)). */
 export function resetSignals(plan: PlanBuilder, ignored: readonly number[]): void {
   plan.label('reset ignored signals');
@@ -51,7 +55,14 @@ export function enterIds(plan: PlanBuilder): void {
   plan.add('setresuid', [0, 0, 0], { tolerate: [k.EINVAL] });
 }
 
-export function dropPrivileges(plan: PlanBuilder, settings: Settings, user: UserSetting, userNamespace: 'new' | 'host' | 'joined'): void {
+/** `filter`: installs the filter of system calls, where it has to be before privileges are gone. */
+export function dropPrivileges(
+  plan: PlanBuilder,
+  settings: Settings,
+  user: UserSetting,
+  userNamespace: 'new' | 'host' | 'joined',
+  filter: (() => void) | undefined,
+): void {
   const sets = settings.capabilities;
   if (sets === 'caller') return;
   plan.label('drop capabilities');
@@ -65,8 +76,15 @@ export function dropPrivileges(plan: PlanBuilder, settings: Settings, user: User
   if (hostUser || user.groups.length > 0) plan.add('setgroups', [user.groups.length, user.groups.length === 0 ? null : structs.groupList(user.groups)]);
   if (!isNew || user.gid !== 0) plan.add('setresgid', [user.gid, user.gid, user.gid]);
   if (!isNew || user.uid !== 0) plan.add('setresuid', [user.uid, user.uid, user.uid]);
-  plan.label('drop capabilities');
-  plan.add('capset', [structs.capabilityHeader(), structs.capabilityData(sets.effective, sets.permitted, sets.inheritable)]);
+  const capset = (effective: bigint, permitted: bigint): void => {
+    plan.label('drop capabilities').add('capset', [structs.capabilityHeader(), structs.capabilityData(effective, permitted, sets.inheritable)]);
+  };
+  if (filter && !settings.noNewPrivileges) {
+    // Without no_new_privs only CAP_SYS_ADMIN may filter calls, seccomp(2); so it goes after that.
+    capset(sets.effective | sysAdmin, sets.permitted | sysAdmin);
+    filter();
+  }
+  capset(sets.effective, sets.permitted);
   // A new user namespace begins without ambient capabilities (create_user_ns).
   if (hostUser) plan.add('prctl', [k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0]);
   for (let number = 0; number <= caller().lastCapability; number++) {

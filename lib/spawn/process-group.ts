@@ -34,7 +34,8 @@ export class ProcessGroup {
     this.#before = before;
   }
 
-  static async for(choice: Cgroup | Limits, detached: boolean): Promise<ProcessGroup> {
+  /** `moves`: the child goes there by itself, as clone(2) cannot bring it there. */
+  static async for(choice: Cgroup | Limits, detached: boolean, moves = false): Promise<ProcessGroup> {
     if (choice instanceof Cgroup) {
       const before = await choice.stats();
       // It would stop before its program, with copies of what other sandboxes wait for the end of.
@@ -44,12 +45,12 @@ export class ProcessGroup {
           hint: 'thaw() it first.',
         });
       }
-      return new ProcessGroup(choice, !(await choice.givesBirth()), undefined, before);
+      return new ProcessGroup(choice, moves || !(await choice.givesBirth()), undefined, before);
     }
     const name = ownedName(detached);
     const recipe = await recipeFor(name, choice ?? noLimits);
     const v2 = recipe.places.find(({ hierarchy }) => hierarchy.version === 'v2');
-    const movesItself = v2 !== undefined && !(await canBeBornInNew(v2.directory));
+    const movesItself = v2 !== undefined && (moves || !(await canBeBornInNew(v2.directory)));
     return new ProcessGroup(new Cgroup(name, recipe.places, recipe), movesItself, recipe, undefined);
   }
 

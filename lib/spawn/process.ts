@@ -10,6 +10,7 @@ import type { NamespaceByType } from '../namespace/types.js';
 import { checked, native } from '../native.js';
 import { explainFailure } from '../plan/failure.js';
 import type { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
+import { Supervisor } from '../security/seccomp/supervisor.js';
 import { effectiveSignal } from './effective-signal.js';
 import { InitChannel } from './init-channel.js';
 import { type Prepared, prepare } from './prepare.js';
@@ -17,10 +18,11 @@ import type { GroupUsage } from './process-group.js';
 import { ProcessLimits, type Reason } from './process-limits.js';
 import { ProcessNamespaces } from './process-namespaces.js';
 import { candidates } from './program.js';
-import { type Outcome, resultOf } from './result.js';
+import { readBack } from './read-back.js';
+import { type Outcome, receiptOf, resultOf } from './result.js';
 import type { Settings } from './settings.js';
 import { openStreams, type Streams } from './streams.js';
-import type { IsolatedProcess as IsolatedProcessShape, IsolatedResult, ProcessEvents } from './types.js';
+import type { IsolatedProcess as IsolatedProcessShape, IsolatedResult, IsolationReceipt, ProcessEvents } from './types.js';
 import { signalNumber } from './validate.js';
 
 /** What is running in a sandbox: API and order of events are those of the contract, docs/process.md. */
@@ -34,13 +36,12 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   readonly rootfs?: OverlayRootfs;
   /** Its own, for as long as it lives, or the one that it was given. Of its own limits from `spawned` on. */
   cgroup?: Cgroup;
-  readonly ports: readonly { host: number; guest: number }[] = [];
   pid: number | undefined;
   exitCode: number | null = null;
   signalCode: NodeJS.Signals | null = null;
   killed = false;
 
-  readonly #settings: Settings;
+  #settings: Settings;
   readonly #began = performance.now();
   readonly #spawned = new Settled<void>();
   readonly #exited = new Settled<IsolatedResult>();
@@ -56,9 +57,13 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   #native: NativeProcess | undefined;
   #streams: Streams | undefined;
   #init: InitChannel | undefined;
+  /** Of what was cloned: the program, or its init. */
+  #root: number | undefined;
   #namespaces: ProcessNamespaces | undefined;
+  #supervisor: Supervisor | undefined;
   #failure: IsolationError | undefined;
   readonly #limits: ProcessLimits;
+  #seen: IsolationReceipt | undefined;
   #referenced = true;
   #openStreams = 0;
   #closeWhenDone = false;
@@ -104,6 +109,23 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   get namespaces(): Readonly<NamespaceByType> {
     if (!this.#namespaces) throw notStarted('its namespaces exist from `spawned` on, to its end');
     return this.#namespaces.all;
+  }
+
+  /** What was published, from `spawned` on; with `host: 0`, the port that the kernel has chosen. */
+  get ports(): readonly { host: number; guest: number }[] {
+    return this.#prepared?.network?.ports ?? [];
+  }
+
+  /**
+   * The receipt. From 'spawn' to its end each reading asks the kernel for what it shows (user and group maps, namespaces, capabilities,
+   * no_new_privs, the mode of seccomp), and the result has the last one; without any, it has what was put in force. Undefined until
+   * that is decided.
+   */
+  get isolation(): IsolationReceipt | undefined {
+    if (!this.#prepared) return undefined;
+    const planned = receiptOf(this.#settings, this.#prepared);
+    if (this.#state === 'running') this.#seen = readBack(planned, this.pid as number);
+    return this.#seen ?? planned;
   }
 
   /** Sends a signal, by pidfd: never to a stranger. False once it has ended. */
@@ -159,13 +181,14 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     const streams = this.#streams as Streams;
     let prepared: Prepared;
     try {
-      prepared = await prepare(this.#settings, streams);
+      prepared = await prepare(this.#settings, streams, () => this.listenerCount('denied') > 0);
     } catch (error) {
       this.#discardTerminal();
       this.#failed(error as IsolationError);
       return;
     }
     this.#prepared = prepared;
+    this.#settings = prepared.settings;
     if (this.#cancelled) {
       // Ended before there was anything to end.
       prepared.discard();
@@ -187,6 +210,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     }
     try {
       this.#init = prepared.init && new InitChannel(prepared.init);
+      this.#supervise(prepared.callChannel);
       this.#native = new (native().Process)(
         encoded,
         prepared.plan.slots(),
@@ -195,9 +219,14 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
         (failure, executed, pid, kept) => this.#onStart(failure, executed, pid, kept),
         (code, signal, usage) => this.#onExit(code, signal, usage),
       );
+      prepared.bridge?.start((error) => {
+        this.#failure ??= error;
+        this.#native?.cancel();
+      });
       if (!this.#referenced) this.#setRef(false);
     } catch (error) {
       this.#init?.discard();
+      this.#supervisor?.close();
       await prepared.group?.discard();
       this.#discardTerminal();
       this.#failed(error as IsolationError);
@@ -206,6 +235,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
 
   #onStart(failure: NativeFailure | undefined, executed: boolean, pid: number, _kept: Kept): void {
     const alive = (this.#native as NativeProcess).pidfd() >= 0;
+    this.#root = pid;
     if (failure && -failure.errno !== constants.errno.ECANCELED) {
       this.#failure = explainFailure((this.#prepared as Prepared).plan, failure);
     }
@@ -235,6 +265,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.#state = 'running';
     this.#startReading();
     this.#namespaces = new ProcessNamespaces(pid);
+    this.#prepared?.network?.begin(pid, this.#root ?? pid, (denial) => this.#tell('denied', denial));
     const group = this.#prepared?.group;
     if (group) this.cgroup = group.cgroup;
     const { cpuTimeLimit } = this.#settings;
@@ -262,8 +293,14 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     );
   }
 
-  /** At once without a group; else when what it says has been read, and it is gone if it was the spawn's own. */
+  /** At once without a group and a bridge; else when what it says has been read, and it is gone if it was the spawn's own. */
   #afterGroup(then: (usage: GroupUsage | undefined) => void): void {
+    const bridge = this.#prepared?.bridge;
+    if (bridge) void bridge.release().then(() => this.#afterOwnGroup(then));
+    else this.#afterOwnGroup(then);
+  }
+
+  #afterOwnGroup(then: (usage: GroupUsage | undefined) => void): void {
     const group = this.#prepared?.group;
     if (!group) then(undefined);
     else if (this.#failure || this.#state !== 'running') void group.discard().then(() => then(undefined));
@@ -283,7 +320,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.exitCode = outcome.code;
     this.signalCode = outcome.signal;
     const reason = this.#reason ?? this.#limits.passed(outcome, this.#prepared?.group) ?? (outcome.signal === null ? 'exit' : 'signal');
-    const result = resultOf(this.#settings, this.#prepared as Prepared, outcome, reason, performance.now() - this.#began);
+    const result = resultOf(this.#settings, this.#prepared as Prepared, outcome, reason, performance.now() - this.#began, this.#seen);
     if (!started) this.#startReading();
     if (!started) this.#spawned.reject(notStarted(`it was ended before its program began (${reason})`));
     this.#release();
@@ -319,7 +356,14 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     }
   }
 
+  #supervise(channel: number | undefined): void {
+    const { seccomp } = this.#settings;
+    if (channel === undefined || !seccomp) return;
+    this.#supervisor = new Supervisor(channel, seccomp.profile.policy, seccomp.handlers, (denial) => this.#tell('denied', denial));
+  }
+
   #release(): void {
+    this.#supervisor?.close();
     this.#namespaces?.close();
     this.#namespaces = undefined;
     this.#prepared?.release();

@@ -48,6 +48,7 @@ export function connectStreams(
   terminal: Slot | undefined,
   user: UserSetting,
   init: { program: Slot; status: Slot; socket: Slot } | undefined,
+  calls: Slot | undefined,
 ): void {
   if (terminal) {
     // So that the program can open its terminal by name once more.
@@ -68,6 +69,7 @@ export function connectStreams(
     if (terminal) plan.add('ioctl_number', [terminal, k.TIOCSCTTY, 0]);
   }
   plan.label('close all other descriptors').add('dup3', [plan.reportSlot as Slot, next++, k.O_CLOEXEC]);
+  if (calls) plan.add('dup3', [calls, next++, k.O_CLOEXEC], { out: calls });
   // Really closed and not only at exec, which may be led to one of them by a link: /proc/self/fd/9 as a program or directory.
   plan.add('close_range', [next, 0xffffffff, 0]);
 }

@@ -14,7 +14,14 @@ export interface Outcome {
   readonly group?: GroupUsage;
 }
 
-export function resultOf(settings: Settings, prepared: Prepared, outcome: Outcome, reason: IsolatedResult['reason'], durationMs: number): IsolatedResult {
+export function resultOf(
+  settings: Settings,
+  prepared: Prepared,
+  outcome: Outcome,
+  reason: IsolatedResult['reason'],
+  durationMs: number,
+  seen?: IsolationReceipt,
+): IsolatedResult {
   const [cpuUserMs, cpuSystemMs, maxRssBytes] = outcome.usage;
   return {
     exitCode: outcome.code,
@@ -23,24 +30,24 @@ export function resultOf(settings: Settings, prepared: Prepared, outcome: Outcom
     durationMs,
     // getrusage(2), of the program and the descendants that it has waited for; of all that were in it where its own group tells.
     usage: { cpuUserMs, cpuSystemMs, maxRssBytes, memoryPeakBytes: maxRssBytes, memoryPeakSource: 'rusage', ...outcome.group },
-    isolation: receiptOf(settings, prepared),
+    isolation: seen ?? receiptOf(settings, prepared),
   };
 }
 
-function receiptOf(settings: Settings, prepared: Prepared): IsolationReceipt {
+export function receiptOf(settings: Settings, prepared: Prepared): IsolationReceipt {
   const { namespaces } = prepared;
   return {
-    level: 'namespaces',
+    level: prepared.fallback ? 'landlock' : 'namespaces',
     namespaces,
     ...(prepared.idMap === undefined ? {} : { idMap: prepared.idMap }),
     root: { driver: prepared.driver, readonly: settings.readonly, missing: prepared.missing },
     capabilities: settings.capabilities === 'caller' ? [] : capabilitiesOf(settings.capabilities.effective),
     noNewPrivileges: settings.noNewPrivileges,
-    seccomp: false,
+    seccomp: settings.seccomp && prepared.filters ? { profile: settings.seccomp.profile.name, instructions: prepared.filters.instructions } : false,
     landlock: prepared.landlock ? { abi: prepared.landlock.abi, missing: prepared.landlock.missing } : false,
     cgroup: prepared.group ? groupOf(prepared.group) : false,
-    network: namespaces.net === 'new' ? 'none' : namespaces.net,
-    missing: [],
+    network: settings.bridge ? 'bridge' : settings.network?.egress ? 'egress' : namespaces.net === 'new' ? 'none' : namespaces.net,
+    missing: prepared.fallback?.missing ?? [],
   };
 }
 

@@ -22,6 +22,7 @@ export async function runInNamespace(namespace: Namespace, command: string, rest
     outputLimit: others.outputLimit ?? '64M',
     cwd: cwd ?? (namespace.type === 'mount' ? '/' : process.cwd()),
     noNewPrivileges: false,
+    seccomp: 'unconfined',
     namespaces: {
       cgroup: 'host',
       ipc: 'host',

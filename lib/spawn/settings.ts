@@ -9,14 +9,19 @@ import { imageDefaults } from '../image/spawn-defaults.js';
 import { namespaceTypes } from '../namespace/flags.js';
 import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
+import { type NetworkSettings, networkOf } from '../network/options.js';
 import { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
 import type { CapabilitySets } from '../security/capabilities.js';
 import { checkIdMap } from '../security/id-map.js';
 import { checkLandlock } from '../security/landlock/rules.js';
+import { type SeccompSetting, seccompOf } from '../security/seccomp/filters.js';
+import { speculations } from '../security/speculation.js';
 import { checkSysctl } from '../security/sysctl.js';
-import type { LandlockRules } from '../security/types.js';
+import type { LandlockRules, Speculation } from '../security/types.js';
 import { parseBytes } from '../units.js';
+import { type BridgeSetting, bridgeOf, withoutBridge } from './bridge-settings.js';
 import { type MountSetting, mountOf } from './mount-settings.js';
+import { nameFiles } from './name-files.js';
 import { refuseOthersNames } from './others-names.js';
 import { capabilitiesOf, type RlimitSetting, rlimitsOf, type UserSetting, userOf } from './privilege-settings.js';
 import { isPiped, stdioOf, ttyOf } from './stdio-settings.js';
@@ -42,6 +47,8 @@ export interface Settings {
   readonly namespaces: Readonly<Record<NamespaceType, NamespaceChoice>>;
   readonly idMap: 'auto' | 'self' | IdMap;
   readonly timeOffsets: { readonly monotonic: number; readonly boottime: number } | undefined;
+  readonly bridge: BridgeSetting | undefined;
+  readonly network: NetworkSettings | undefined;
   /** Limits: a group of its own. */
   readonly cgroup: Cgroup | Limits | undefined;
   /** Milliseconds of processor time. */
@@ -52,12 +59,17 @@ export interface Settings {
   readonly capabilities: CapabilitySets | 'caller';
   readonly landlock: LandlockRules | undefined;
   readonly noNewPrivileges: boolean;
+  /** undefined: unconfined. */
+  readonly seccomp: SeccompSetting | undefined;
+  readonly speculation: readonly Speculation[];
+  readonly coreScheduling: boolean;
   readonly maskedPaths: readonly string[];
   readonly readonlyPaths: readonly string[];
   readonly rlimits: readonly RlimitSetting[];
   readonly sysctl: readonly (readonly [path: string, value: string])[];
   readonly umask: number;
   readonly oomScoreAdj: number | undefined;
+  readonly fallback: 'never' | 'landlock';
   readonly stdio: readonly StdioOption[];
   readonly tty: { readonly columns: number; readonly rows: number } | undefined;
   readonly init: boolean;
@@ -106,6 +118,8 @@ const optionNames = [
   'seccomp',
   'landlock',
   'noNewPrivileges',
+  'speculation',
+  'coreScheduling',
   'maskedPaths',
   'readonlyPaths',
   'rlimits',
@@ -125,21 +139,13 @@ const optionNames = [
   'detached',
 ] as const satisfies readonly (keyof SpawnOptions)[];
 
-/** Known to the contract, not in this version: refused, never accepted and ignored. */
-const later: readonly { option: keyof SpawnOptions; isDefault: (value: unknown) => boolean; takes: string }[] = [
-  { option: 'seccomp', isDefault: (value) => value === 'unconfined', takes: "only 'unconfined' in this version: system call filters are not in it yet" },
-  { option: 'fallback', isDefault: (value) => value === 'never', takes: "only 'never' in this version: there is no fallback yet" },
-];
-
 export function settingsOf(command: unknown, args: unknown, options: SpawnOptions): Settings {
   if (typeof command !== 'string' || command === '' || command.includes('\0')) throw optionError('command', 'the name or path of a program', command);
   const words = args === undefined ? [] : check.list(args, 'args', check.text);
   check.record(options, 'options');
   refuseOthersNames(options);
   check.onlyKeys(options, '', optionNames);
-  for (const { option, isDefault, takes } of later) {
-    if (options[option] !== undefined && !isDefault(options[option])) throw optionError(option, takes, options[option]);
-  }
+  const network = networkOf(withoutBridge(options.network));
   const namespaces = namespacesOf(options);
   const timeOffsets = options.timeOffsets === undefined ? undefined : timeOffsetsOf(options.timeOffsets);
   const tty = ttyOf(options.tty);
@@ -164,14 +170,22 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
   if (outputLimit !== undefined && !isPiped(stdio[1]) && !isPiped(stdio[2]) && !tty) {
     throw optionError('outputLimit', 'nothing when neither stdout nor stderr is piped: there is nothing to count', options.outputLimit);
   }
+  const mounts = options.mounts === undefined ? [] : check.list(options.mounts, 'mounts', mountOf);
   if (options.signal !== undefined && !(options.signal instanceof AbortSignal)) throw optionError('signal', 'an AbortSignal', options.signal);
+  const detached = detachedOf(options.detached, [rootfs, ...mounts.map((mount) => ('source' in mount ? mount.source : undefined))]);
+  if (detached && network) throw optionError('detached', 'false with ports or egress: they live in this process', detached);
+  const capabilities = capabilitiesOf(options.capabilities, user);
+  const noNewPrivileges = options.noNewPrivileges === undefined ? true : check.flag(options.noNewPrivileges, 'noNewPrivileges');
+  const seccomp = seccompOf(options.seccomp, capabilities, !noNewPrivileges);
+  if (detached && seccomp && seccomp.handlers.size > 0)
+    throw optionError('seccomp.notify', 'nothing for a detached process: who decides lives here', options.seccomp);
   return {
     command,
     args: words,
     rootfs,
     image,
     readonly: options.readonly === undefined ? false : check.flag(options.readonly, 'readonly'),
-    mounts: options.mounts === undefined ? [] : check.list(options.mounts, 'mounts', mountOf),
+    mounts: network?.egress && namespaces.mount === 'new' ? [...mounts, ...nameFiles(mounts, options.hostname)] : mounts,
     cwd: options.cwd === undefined ? ofImage?.cwd : check.absolutePath(options.cwd, 'cwd'),
     env: envOf(options.env, user, ofImage?.env),
     homeOfUser: typeof user === 'string' && !Object.hasOwn(options.env ?? {}, 'HOME') && !Object.hasOwn(ofImage?.env ?? {}, 'HOME'),
@@ -180,18 +194,25 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     namespaces,
     idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
     timeOffsets,
+    bridge: bridgeOf(options, namespaces),
+    network,
     cgroup: cgroupOf(options),
     cpuTimeLimit: options.cpuTimeLimit === undefined ? undefined : check.milliseconds(options.cpuTimeLimit, 'cpuTimeLimit'),
     user,
-    capabilities: capabilitiesOf(options.capabilities, user),
+    capabilities,
     landlock: options.landlock === undefined ? undefined : checkLandlock(options.landlock),
-    noNewPrivileges: options.noNewPrivileges === undefined ? true : check.flag(options.noNewPrivileges, 'noNewPrivileges'),
+    noNewPrivileges,
+    seccomp,
+    speculation:
+      options.speculation === undefined ? [] : check.list(options.speculation, 'speculation', (name, option) => check.oneOf(name, option, speculations)),
+    coreScheduling: options.coreScheduling === undefined ? false : check.flag(options.coreScheduling, 'coreScheduling'),
     maskedPaths: options.maskedPaths === undefined ? defaultMaskedPaths : check.list(options.maskedPaths, 'maskedPaths', check.absolutePath),
     readonlyPaths: options.readonlyPaths === undefined ? defaultReadonlyPaths : check.list(options.readonlyPaths, 'readonlyPaths', check.absolutePath),
     rlimits: options.rlimits === undefined ? [] : rlimitsOf(options.rlimits),
     sysctl: options.sysctl === undefined ? [] : checkSysctl(options.sysctl, namespaces),
     umask: options.umask === undefined ? 0o022 : check.mode(options.umask, 'umask', 0o777),
     oomScoreAdj: options.oomScoreAdj === undefined ? undefined : check.integer(options.oomScoreAdj, 'oomScoreAdj', -1000, 1000),
+    fallback: fallbackOf(options),
     stdio,
     tty,
     init,
@@ -200,8 +221,15 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     signal: options.signal,
     killSignal: options.killSignal === undefined ? (ofImage?.killSignal ?? 'SIGKILL') : check.signalName(options.killSignal, 'killSignal'),
     killGrace: options.killGrace === undefined ? 5000 : check.milliseconds(options.killGrace, 'killGrace'),
-    detached: options.detached === undefined ? false : check.flag(options.detached, 'detached'),
+    detached,
   };
+}
+
+function fallbackOf({ fallback, noNewPrivileges }: SpawnOptions): Settings['fallback'] {
+  const choice = fallback === undefined ? 'never' : check.oneOf(fallback, 'fallback', ['never', 'landlock'] as const);
+  // Nothing else keeps a program from the rights that were given up (landlock_restrict_self wants it, too).
+  if (choice !== 'never' && noNewPrivileges === false) throw optionError('noNewPrivileges', "true with fallback: 'landlock'", noNewPrivileges);
+  return choice;
 }
 
 function cgroupOf({ cgroup, cpuTimeLimit }: SpawnOptions): Cgroup | Limits | undefined {
@@ -215,6 +243,14 @@ function cgroupOf({ cgroup, cpuTimeLimit }: SpawnOptions): Cgroup | Limits | und
   }
   // Processor time is counted by a group: rusage has only what has been waited for.
   return cpuTimeLimit === undefined ? undefined : noLimits;
+}
+
+function detachedOf(value: unknown, roots: readonly unknown[]): boolean {
+  const detached = value === undefined ? false : check.flag(value, 'detached');
+  if (detached && roots.some((root) => root instanceof OverlayRootfs && root.driver === 'fuse-overlayfs')) {
+    throw optionError('detached', 'false with a root of fuse-overlayfs: the program behind it ends with this process', value);
+  }
+  return detached;
 }
 
 function rootfsOf(value: unknown): OverlayRootfs | string | undefined {
@@ -241,10 +277,7 @@ function namespacesOf(options: SpawnOptions): Record<NamespaceType, NamespaceCho
   }
   const { network } = options;
   if (network !== undefined) {
-    if (network !== 'none' && network !== 'host' && !(network instanceof Namespace && network.type === 'net')) {
-      throw optionError('network', "'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet", network);
-    }
-    const meant: NamespaceChoice = network === 'none' ? 'new' : network === 'host' ? 'host' : network;
+    const meant: NamespaceChoice = network instanceof Namespace ? network : network === 'host' ? 'host' : 'new';
     if (asked['net'] !== undefined && asked['net'] !== meant) throw optionError('network', 'the same as namespaces.net, if both are given', network);
     result.net = meant;
   }

@@ -9,7 +9,7 @@ import type { NetNamespace } from '../namespace/net.js';
 import type { IdMap, NamespaceByType, NamespaceType } from '../namespace/types.js';
 import type { NetworkOptions } from '../network/types.js';
 import type { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
-import type { Capability, LandlockRules, Rlimit, SeccompNotify, SeccompProfile } from '../security/types.js';
+import type { Capability, LandlockRules, Rlimit, SeccompNotify, SeccompProfile, Speculation } from '../security/types.js';
 import type { Bytes } from '../units.js';
 
 export type StdioOption = 'pipe' | 'ignore' | 'inherit' | number | Stream | null | undefined;
@@ -59,6 +59,10 @@ export interface SpawnOptions {
   seccomp?: 'default' | 'unconfined' | SeccompProfile | { profile?: 'default' | SeccompProfile; notify: SeccompNotify };
   landlock?: LandlockRules;
   noNewPrivileges?: boolean;
+  /** Side channels of the processor that are closed for the program: prctl(2), PR_SET_SPECULATION_CTRL. Refused where the machine cannot. */
+  speculation?: readonly Speculation[];
+  /** No other process on the other threads of its core: prctl(2), PR_SCHED_CORE. Refused where the kernel cannot (CONFIG_SCHED_CORE). */
+  coreScheduling?: boolean;
   maskedPaths?: readonly string[];
   readonlyPaths?: readonly string[];
   rlimits?: { readonly [L in Rlimit]?: number | { soft: number; hard: number } };
@@ -119,6 +123,8 @@ export interface IsolatedProcess<
   readonly namespaces: Readonly<NamespaceByType>;
   readonly cgroup?: Cgroup;
   readonly rootfs?: OverlayRootfs;
+  /** The receipt, read back from the kernel while it lives; that of its plan before 'spawn' (undefined until there is one). */
+  readonly isolation: IsolationReceipt | undefined;
   readonly ports: readonly { host: number; guest: number }[];
   kill(signal?: NodeJS.Signals | number): boolean;
   resize(columns: number, rows: number): void;

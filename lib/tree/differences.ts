@@ -3,9 +3,9 @@ import * as k from '../plan/constants.js';
 import { contentsDiffer, metadataDiffers, type Place, timesDiffer } from './compare.js';
 import * as files from './files.js';
 import { components, join } from './names.js';
-import type { OverlayPrefix } from './overlay-attributes.js';
+import { fuseOpaque, type OverlayPrefix } from './overlay-attributes.js';
 import { inOrder } from './pack.js';
-import { whiteoutName } from './whiteouts.js';
+import { isWhiteoutName, opaqueMarker, whiteoutName, whiteoutPrefix } from './whiteouts.js';
 
 // What a writable layer of overlayfs changes, found by walking that layer alone. Documentation/filesystems/overlayfs.rst tells what its
 // whiteouts, opaque directories, redirects and metacopies mean. What lies below is looked up name by name, in an overlay of the lower layers
@@ -20,6 +20,8 @@ export interface Part {
   readonly below: number;
   /** The overlay itself; undefined where it cannot have redirects and metacopies (`userxattr`). */
   readonly merged: number | undefined;
+  /** aufs and fuse-overlayfs: what is gone is told by files named `.wh.` as well, and never are such names a program's. */
+  readonly byName: boolean;
   /** What its upper directory was like when it was made, if that is known. */
   readonly root: { readonly mode: number; readonly owner: { readonly uid: number; readonly gid: number } | undefined } | undefined;
 }
@@ -53,6 +55,8 @@ export function walkPart(part: Part, prefix: OverlayPrefix, visitor: Visitor): v
   new Walk(part, prefix, visitor).root();
 }
 
+const opaqueName = Buffer.from(opaqueMarker);
+
 class Walk {
   readonly #part: Part;
   readonly #prefix: OverlayPrefix;
@@ -81,9 +85,10 @@ class Walk {
 
   #walk(level: Level): void {
     const whiteouts = level.raw && files.attribute(level.fd, `${this.#prefix}opaque`, level.path)?.toString() === 'x';
-    const found = this.#names(level).flatMap((name) => {
+    const { names, gone } = this.#names(level);
+    const found = names.flatMap((name) => {
       const path = join(level.path, name);
-      const status = this.#statusIn(level, name, path, whiteouts);
+      const status = gone.has(name.toString('latin1')) ? undefined : this.#statusIn(level, name, path, whiteouts);
       const below = level.below === undefined ? undefined : files.statusOf(level.below, name, path);
       return status || below ? [{ name, path, status, below, told: status ? name : whiteoutName(name) }] : [];
     });
@@ -94,11 +99,21 @@ class Walk {
     }
   }
 
-  #names(level: Level): Buffer[] {
-    const names = files.namesIn(level.fd, level.path);
-    if (!level.complete || level.below === undefined) return names;
-    const here = new Set(names.map((name) => name.toString('latin1')));
-    return [...names, ...files.namesIn(level.below, level.path).filter((name) => !here.has(name.toString('latin1')))];
+  /** All that may be different here; `gone`: those that a whiteout's name tells of. */
+  #names(level: Level): { names: Buffer[]; gone: ReadonlySet<string> } {
+    const all = files.namesIn(level.fd, level.path);
+    const marks = this.#part.byName && level.raw ? all.filter(isWhiteoutName) : [];
+    const gone = marks.map((mark) => mark.subarray(whiteoutPrefix.length)).filter((name) => !isWhiteoutName(name));
+    const names = marks.length === 0 ? all : [...all.filter((name) => !isWhiteoutName(name)), ...gone];
+    if (level.complete && level.below !== undefined) names.push(...files.namesIn(level.below, level.path));
+    const distinct = new Map(names.map((name) => [name.toString('latin1'), name]));
+    return { names: [...distinct.values()], gone: new Set(gone.map((name) => name.toString('latin1'))) };
+  }
+
+  #isOpaque(fd: number, path: Buffer): boolean {
+    if (files.attribute(fd, `${this.#prefix}opaque`, path)?.toString() === 'y') return true;
+    if (!this.#part.byName) return false;
+    return files.statusOf(fd, opaqueName, path) !== undefined || files.attribute(fd, fuseOpaque, path)?.toString() === 'y';
   }
 
   /** Undefined: there is nothing of this name to be seen. */
@@ -139,7 +154,7 @@ class Walk {
         fd = this.#openMerged(inside, k.O_RDONLY | k.O_DIRECTORY, path);
         raw = false;
       }
-      const opaque = raw && files.attribute(fd, `${this.#prefix}opaque`, path)?.toString() === 'y';
+      const opaque = raw && this.#isOpaque(fd, path);
       this.#visitor.directory(this.#kindOf(level, place, below), place, below && this.#placeBelow(level, place, below));
       this.#walk({ path, inside, fd, below: lower, raw, written: raw ? fd : written, complete: !raw || opaque || level.complete });
       this.#visitor.leave?.();

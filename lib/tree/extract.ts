@@ -3,7 +3,7 @@ import * as k from '../plan/constants.js';
 import * as files from './files.js';
 import { layerError } from './layer-error.js';
 import { components, join } from './names.js';
-import { isReserved, type OverlayPrefix } from './overlay-attributes.js';
+import { isOfTheHost, isReserved, type OverlayPrefix } from './overlay-attributes.js';
 import { ownerAttribute, ownerRecord } from './owner-record.js';
 import { removeEntry } from './remove.js';
 import { ByteSource } from './streams.js';
@@ -28,9 +28,14 @@ export interface ExtractRequest {
 export interface ExtractOutcome {
   readonly entries: number;
   readonly sizeBytes: number;
+  /** A marker in its root hides whatever lies below the layer: overlayfs does not look at that of a layer's own directory. */
+  readonly isOpaque: boolean;
   readonly skipped: readonly { readonly path: string; readonly type: 'block-device' | 'char-device' }[];
   readonly unrecorded: readonly { readonly path: string; readonly what: string }[];
 }
+
+/** All of them are told, and so they are held in memory. */
+const mostNotes = 100_000;
 
 /** PATH_MAX: nobody could use a longer one. */
 const longestPath = 4095;
@@ -52,6 +57,7 @@ export function extractTree(source: number, root: number, request: ExtractReques
 
 interface Level {
   readonly name: Buffer;
+  readonly path: Buffer;
   readonly fd: number;
 }
 
@@ -71,6 +77,7 @@ class Extraction {
   readonly outcome = {
     entries: 0,
     sizeBytes: 0,
+    isOpaque: false,
     skipped: [] as { path: string; type: 'block-device' | 'char-device' }[],
     unrecorded: [] as { path: string; what: string }[],
   };
@@ -98,7 +105,7 @@ class Extraction {
       return;
     }
     const directory = this.#enter(names, entry.path);
-    const path = names.reduce(join, files.self);
+    const path = this.#open.at(-1)?.path ?? files.self;
     if (this.#request.whiteouts === 'names' && isWhiteoutName(name)) this.#whiteout(directory, name, path, entry);
     else this.#make(directory, name, join(path, name), entry);
   }
@@ -120,7 +127,7 @@ class Extraction {
     let same = 0;
     while (same < names.length && same < this.#open.length && (names[same] as Buffer).equals((this.#open[same] as Level).name)) same++;
     this.#leave(same);
-    let path = names.slice(0, same).reduce(join, files.self);
+    let path = this.#open.at(-1)?.path ?? files.self;
     for (const name of names.slice(same)) {
       const above = this.#open.at(-1)?.fd ?? this.#root;
       path = join(path, name);
@@ -133,7 +140,7 @@ class Extraction {
         this.#makeDirectory(above, name, path, status !== undefined);
         this.#directoryTimes.set(path.toString('latin1'), { seconds: 0, nanoseconds: 0 });
       }
-      this.#open.push({ name: Buffer.from(name), fd: files.openDirectory(above, name, path) });
+      this.#open.push({ name: Buffer.from(name), path, fd: files.openDirectory(above, name, path) });
     }
     return this.#open.at(-1)?.fd ?? this.#root;
   }
@@ -147,12 +154,12 @@ class Extraction {
     let same = 0;
     while (same < names.length && same < this.#open.length && (names[same] as Buffer).equals((this.#open[same] as Level).name)) same++;
     this.#leave(same);
-    let path = names.slice(0, same).reduce(join, files.self);
+    let path = this.#open.at(-1)?.path ?? files.self;
     for (const name of names.slice(same)) {
       const above = this.#open.at(-1)?.fd ?? this.#root;
       path = join(path, name);
       if (files.statusOf(above, name, path)?.type !== 'directory') return undefined;
-      this.#open.push({ name, fd: files.openDirectory(above, name, path) });
+      this.#open.push({ name, path, fd: files.openDirectory(above, name, path) });
     }
     return this.#open.at(-1)?.fd ?? this.#root;
   }
@@ -180,6 +187,7 @@ class Extraction {
     if (entry.type !== 'file' || entry.size !== 0) throw layerError(entry.path, 'a whiteout is an empty file');
     if (name.toString('latin1') === opaqueMarker) {
       this.#makeOpaque(directory, path);
+      if (path.length === 0) this.outcome.isOpaque = true;
       return;
     }
     // Notes of aufs: .wh..wh.aufs, .wh..wh.plnk.
@@ -300,7 +308,7 @@ class Extraction {
   /** Owner first: chown(2) takes set-id bits and file capabilities away. */
   #dress(object: number, entry: ReadEntry, path: Buffer): void {
     const calls = native().files;
-    const note = (what: string): void => void this.outcome.unrecorded.push({ path: path.toString('latin1'), what });
+    const note = (what: string): void => this.#note(path, what);
     if (this.#request.keepOwners) files.must(calls.setOwner(object, files.self, entry.uid, entry.gid), 'fchownat', path);
     else if (entry.type === 'file' || entry.type === 'directory') {
       if (entry.uid !== 0 || entry.gid !== 0) {
@@ -309,6 +317,10 @@ class Extraction {
       }
     } else if (entry.uid !== 0 || entry.gid !== 0) note(`owner ${entry.uid}:${entry.gid}`);
     for (const [name, value] of entry.attributes) {
+      if (isOfTheHost(name)) {
+        note(`extended attribute ${name}`);
+        continue;
+      }
       const result = calls.setAttribute(object, Buffer.from(name, 'latin1'), value);
       if (result === -k.ENOSPC || result === -k.EDQUOT) throw files.refused(result, 'setxattr', path);
       if (result < 0) note(`extended attribute ${name}`);
@@ -320,6 +332,11 @@ class Extraction {
     } else this.#setTime(object, entry, path);
   }
 
+  #note(path: Buffer, what: string): void {
+    if (this.outcome.unrecorded.length === mostNotes) throw layerError(path, `with it ${mostNotes} owners and attributes could not be kept here`);
+    this.outcome.unrecorded.push({ path: path.toString('latin1'), what });
+  }
+
   #setTime(object: number, { seconds, nanoseconds }: Time, path: Buffer): void {
     files.must(native().files.setTime(object, files.self, seconds, nanoseconds), 'utimensat', path);
   }
@@ -327,7 +344,7 @@ class Extraction {
 
 /** Of a path that a stranger has written. '.' and empty ones are nothing. */
 function namesOf(path: Buffer, of: Buffer = path): Buffer[] {
-  if (path.length === 0) throw layerError(of, 'it has no name');
+  if (path.length === 0) throw layerError(of, path === of ? 'it has no name' : 'it is a hard link to nothing');
   if (path[0] === 0x2f) throw layerError(of, path === of ? 'its name is absolute' : 'it is a hard link to an absolute name');
   if (path.length > longestPath) throw layerError(of, `its name has ${path.length} bytes`);
   const names = components(path).filter((name) => name.length > 0 && !(name.length === 1 && name[0] === 0x2e));

@@ -3,7 +3,7 @@ import { caller } from '../host/caller.js';
 import { checked, native } from '../native.js';
 import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
-import { explainFailure } from '../plan/failure.js';
+import { launchChild } from '../plan/launch.js';
 import type { Slot } from '../plan/steps.js';
 import { defaultSignalAction, noSignals } from '../plan/structs.js';
 import type { Owner } from '../rootfs/ordinary-owner.js';
@@ -63,34 +63,5 @@ export async function startHelper(order: TaskOrder, owner: Owner): Promise<Runne
   } finally {
     if (nothing >= 0) native().close(nothing);
   }
-  return launch(plan);
-}
-
-function launch(plan: PlanBuilder): Promise<Runner> {
-  const encoded = plan.encode();
-  const pipe = checked(native().pipe(), 'pipe2', 'make the report pipe') as [number, number];
-  return new Promise((resolve, reject) => {
-    let tellEnd: (how: string) => void;
-    const ended = new Promise<string>((settle) => {
-      tellEnd = settle;
-    });
-    let failure: Error | undefined;
-    const child = new (native().Process)(
-      encoded,
-      plan.slots(),
-      pipe,
-      false,
-      (failed) => {
-        if (failed) {
-          failure = explainFailure(plan, failed);
-          // A child that did not come to execve is reaped before anybody hears of it.
-          if (child.pidfd() < 0) reject(failure);
-        } else resolve({ ended, kill: () => void child.signal(k.SIGKILL) });
-      },
-      (code, signal) => {
-        if (failure) reject(failure);
-        tellEnd(signal === 0 ? `exit code ${code}` : `signal ${signal}`);
-      },
-    );
-  });
+  return launchChild(plan);
 }

@@ -1,3 +1,5 @@
+import { harmless } from '../text.js';
+
 // Names of a tree are bytes; strings are only for people.
 
 const slash = Buffer.from('/');
@@ -22,12 +24,5 @@ export function pathText(path: Uint8Array): string {
   return `/${Buffer.from(path.buffer, path.byteOffset, path.byteLength).toString('utf8')}`;
 }
 
-/** For messages: what a stranger has named must not reach a terminal as it is. */
-export function printable(path: Uint8Array): string {
-  const text = pathText(path);
-  const short = text.length > 300 ? `${text.slice(0, 140)}…${text.slice(-140)}` : text;
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is looked for
-  return short.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, (character) => {
-    return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
-  });
-}
+/** For messages. */
+export const printable = (path: Uint8Array): string => harmless(pathText(path));

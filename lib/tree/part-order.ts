@@ -10,18 +10,20 @@ export interface PartOrder {
   readonly upper: string;
   readonly below: number;
   readonly merged: number | undefined;
+  readonly byName?: boolean | undefined;
   readonly root: Part['root'];
 }
 
 /** Descriptors are open until the task ends. */
 export function partsOf(orders: readonly PartOrder[], lent: readonly number[]): Part[] {
-  return orders.map(({ target, base, upper, below, merged, root }) => {
+  return orders.map(({ target, base, upper, below, merged, byName = false, root }) => {
     const baseFd = lent[base] as number;
     return {
       target: Buffer.from(target),
       upper: upper === '' ? baseFd : open(baseFd, Buffer.from(upper), k.O_PATH | k.O_DIRECTORY, self),
       below: lent[below] as number,
       merged: merged === undefined ? undefined : (lent[merged] as number),
+      byName,
       root,
     };
   });

@@ -80,7 +80,7 @@ export class TarReader {
     if (stored < 0) throw layerError(path, 'its size is below zero');
     if (type !== 'file' || directory) {
       // GNU tar and Go's archive/tar take a hard link for one without contents whatever its size is; in others it is refused.
-      if (stored !== 0 && type !== 'link') throw layerError(path, `it has a size, but a ${type} has no contents`);
+      if (stored !== 0 && type !== 'link') throw layerError(path, `it has a size, but a ${directory ? 'directory' : type} has no contents`);
       stored = 0;
     }
     let sparse: SparseFile | undefined;
@@ -170,9 +170,10 @@ export class TarReader {
 }
 
 function verified(header: Buffer): Buffer {
-  const told = parseNumber(header.subarray(148, 156), 'checksum');
+  const told = /^[ 0]*([0-7]+)[ \0]*$/.exec(header.toString('latin1', 148, 156))?.[1];
+  const sum = told === undefined ? undefined : Number.parseInt(told, 8);
   // Some old programs have added the bytes up as signed ones.
-  if (told !== checksum(header) && told !== checksum(header, (byte) => (byte << 24) >> 24)) {
+  if (sum !== checksum(header) && sum !== checksum(header, (byte) => (byte << 24) >> 24)) {
     throw layerError(undefined, 'this is no tar, or it is damaged: a header has a wrong checksum');
   }
   return header;

@@ -1,11 +1,11 @@
 import { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream';
-import { Worker } from 'node:worker_threads';
 import { ImageError, IsolationError } from '../errors.js';
 import { checked, native } from '../native.js';
 import type { Owner } from '../rootfs/ordinary-owner.js';
 import { startHelper } from './helper-process.js';
+import { startThread } from './thread.js';
 
 // Work on a whole tree is some system calls for each of its entries, and a thread of its own makes them one after the other: that is many
 // times faster than a promise for each in libuv's pool, and holds neither the event loop nor that pool. Where an ordinary user's own files
@@ -148,25 +148,15 @@ function openPipes(input: boolean, output: boolean): { result: [number, number];
 function feedTask(source: Readable, feed: Socket, end: (reason: unknown) => void): Promise<void> {
   return new Promise((resolve) => {
     pipeline(source, feed, (error) => {
-      const code = (error as NodeJS.ErrnoException | null)?.code;
-      if (error && code !== 'EPIPE' && code !== 'ECONNRESET' && code !== 'ERR_STREAM_PREMATURE_CLOSE') end(error);
-      // The pipeline has destroyed the source with that very error.
-      else if (error && source.errored && source.errored !== error) end(source.errored);
+      // Those before it in another pipeline of its may have failed, and this one only hears of the end.
+      const reason = [error, source.errored].find((each) => each && !tellsTheEnd(each));
+      if (reason) end(reason);
       resolve();
     });
   });
 }
 
-function startThread(order: TaskOrder): Runner {
-  // Not with the flags and the module of `node --input-type=module --eval`, say.
-  const worker = new Worker(new URL('./task-main.js', import.meta.url), { workerData: order, execArgv: [], stdin: false, stdout: false, stderr: false });
-  let failed: Error | undefined;
-  worker.on('error', (error) => {
-    failed = error;
-  });
-  const ended = new Promise<string>((resolve) => worker.once('exit', (code) => resolve(failed ? String(failed.message) : `exit code ${code}`)));
-  return { ended, kill: () => void worker.terminate() };
-}
+const tellsTheEnd = ({ code }: NodeJS.ErrnoException): boolean => code === 'EPIPE' || code === 'ECONNRESET' || code === 'ERR_STREAM_PREMATURE_CLOSE';
 
 function revived({ name, message, fields }: NonNullable<Outcome['error']>): Error {
   const { code, hint, ...rest } = fields as { code?: `ERR_CLOISTER_${string}`; hint?: string };

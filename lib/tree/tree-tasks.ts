@@ -1,5 +1,6 @@
 import { type ExtractRequest, extractTree } from './extract.js';
 import { self } from './files.js';
+import { findWhiteout } from './find-whiteout.js';
 import type { OverlayPrefix } from './overlay-attributes.js';
 import { packTree } from './pack.js';
 import { emptyDirectory } from './remove.js';
@@ -10,7 +11,8 @@ import type { TaskDescriptors } from './task.js';
 export type TreeRequest =
   | ({ readonly kind: 'extract' } & ExtractRequest)
   | { readonly kind: 'pack'; readonly prefix: OverlayPrefix }
-  | { readonly kind: 'empty' };
+  | { readonly kind: 'empty' }
+  | { readonly kind: 'find whiteout'; readonly prefix: OverlayPrefix };
 
 export function run(request: TreeRequest, { input, output, lent: [root] }: TaskDescriptors): unknown {
   switch (request.kind) {
@@ -20,5 +22,7 @@ export function run(request: TreeRequest, { input, output, lent: [root] }: TaskD
       return packTree(root as number, output as number, request.prefix);
     case 'empty':
       return emptyDirectory(root as number, self);
+    case 'find whiteout':
+      return findWhiteout(root as number, self, request.prefix)?.toString('latin1');
   }
 }

@@ -27,6 +27,8 @@ export interface ExtractReport {
   readonly entries: number;
   /** Of files' contents, once for all names of a file. */
   readonly sizeBytes: number;
+  /** It has the marker that hides whatever is below. */
+  readonly isOpaque: boolean;
   /** 'recorded': all files are the caller's, an ordinary user's; owner-record.ts. */
   readonly owners: 'kept' | 'recorded';
   /** Device nodes, which an ordinary user cannot make. */
@@ -116,6 +118,13 @@ export async function removeTree(path: string): Promise<void> {
 export async function emptyTree(path: string): Promise<void> {
   const request: TreeRequest = { kind: 'empty' };
   await withTree(path, (root, owner) => startTask<void>({ module, request, lent: [root], owner }).done);
+}
+
+/** The path, for people, at which a layer first takes away something of those below it; undefined: it only adds. */
+export async function whiteoutIn(layer: string): Promise<string | undefined> {
+  const request: TreeRequest = { kind: 'find whiteout', prefix: overlayPrefix() };
+  const found = await withTree(layer, (root, owner) => startTask<string | undefined>({ module, request, lent: [root], owner }).done);
+  return found === undefined ? undefined : pathText(Buffer.from(found, 'latin1'));
 }
 
 async function withTree<T>(directory: string, use: (root: number, owner: Owner | undefined) => Promise<T>): Promise<T> {

@@ -137,6 +137,8 @@ export type Report = ObjectLooks & NestedLooks;
 
 type Written = Outcome & { readonly written: number };
 type Received = Outcome & { readonly received?: string };
+/** How many of them could be had. */
+type Exhausted = Outcome & { readonly made: number };
 /** How a child ended. */
 type Ending = OrFailed<{ readonly signal: string | null; readonly code: number | null }>;
 type Pids = Outcome & { readonly pids: readonly number[] };
@@ -175,6 +177,8 @@ type OutcomeVerb =
   | 'fork-bomb'
   | 'reread'
   | 'serve-unix'
+  | 'write-memory'
+  | 'swap-names'
   | 'count';
 
 /** Verbs that answer with one line each. */
@@ -201,6 +205,10 @@ export type Answers = ObjectLooks & { readonly [K in keyof NestedLooks]: Pick<Ne
   readonly 'alloc-child': Ending;
   /** By a child, whose code is its errno. */
   readonly 'huge-pages': Ending;
+  readonly 'exhaust-descriptors': Exhausted;
+  readonly 'exhaust-terminals': Exhausted;
+  readonly 'exhaust-inodes': Exhausted;
+  readonly 'exhaust-pipes': Exhausted;
   readonly burn: Outcome & { readonly wallUs: number; readonly cpuUs: number };
   readonly affinity: OrFailed<{ readonly count: number; readonly cpus: readonly number[] }>;
   readonly churn: Outcome & { readonly forked: number };
@@ -217,6 +225,10 @@ export type Answers = ObjectLooks & { readonly [K in keyof NestedLooks]: Pick<Ne
   readonly 'serve-tcp': OrFailed<{ readonly port: number }>;
   readonly 'ping-lo': Readonly<Record<'ipv4' | 'ipv6', string | null>>;
   readonly syscall: Outcome & { readonly result: number };
+  /** An errno for each number, or 0 where the call would have reached the kernel. */
+  readonly 'filter-answers': Outcome & { readonly answers: readonly number[] };
+  readonly 'call-by-32-bits': Outcome;
+  readonly 'traced-syscall': Outcome;
   readonly 'keyctl-session': OrFailed<{ readonly keyring: number }>;
   readonly capget: OrFailed<Pick<CapabilitySets, 'inheritable' | 'permitted' | 'effective'>>;
 };

@@ -10,6 +10,8 @@ export interface ChildOptions {
   args?: readonly string[];
   env?: NodeJS.ProcessEnv;
   nodeOptions?: readonly string[];
+  /** A program that runs Node: ['unshare', '--net']. */
+  through?: readonly string[];
   uid?: number;
   gid?: number;
   input?: string;
@@ -43,9 +45,10 @@ function collect(stream: Readable): () => string {
 
 /** The snippet is an ES module, and may `import … from 'cloister'`, the built one. */
 export function startChild(script: string, options: ChildOptions = {}): StartedChild {
-  const { args = [], env = {}, nodeOptions = [], input = '', deadline = 30_000, ...ids } = options;
+  const { args = [], env = {}, nodeOptions = [], through = [], input = '', deadline = 30_000, ...ids } = options;
   // Run in the repository: a package may import itself by name.
-  const child = spawn(process.execPath, [...nodeOptions, '--input-type=module', '--eval', script, '--', ...args], {
+  const [program = '', ...words] = [...through, process.execPath, ...nodeOptions, '--input-type=module', '--eval', script, '--', ...args];
+  const child = spawn(program, words, {
     cwd: repository,
     env: { ...process.env, ...env },
     stdio: 'pipe',

@@ -1,59 +1,35 @@
-/** changes() is exactly the difference, and the base with diff() on it is what was there: for histories at random. */
-import { closeSync, openSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+/** changes() is exactly the difference, and the base with diff() on it is what was there: for histories at random, on each driver. */
+import { chownSync, closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { OverlayRootfs } from 'cloister';
+import { transformWithOxc } from 'vite';
 import { expect } from 'vitest';
 import { native } from '../../dist/native.js';
 import { lookBelow } from '../../dist/rootfs/below.js';
 import type { Made } from '../../dist/rootfs/make-root.js';
 import { orderOf } from '../../dist/rootfs/writable-layer.js';
-import { run as listChanges } from '../../dist/tree/list-changes.js';
+import { outputOf, startTask } from '../../dist/tree/task.js';
 import { run as treeTask } from '../../dist/tree/tree-tasks.js';
-import { run as writeDiff } from '../../dist/tree/write-diff.js';
-import type { Native } from '../../types/native.js';
-import { testNeeding } from '../helpers/lane.js';
+import { repository } from '../helpers/fixtures.js';
+import { type Ability as Needed, testNeeding } from '../helpers/lane.js';
 import { Random, seeds } from '../helpers/random.js';
 import { differencesOf, linkedPairs, type Snapshot, snapshot } from '../helpers/snapshot.js';
-import { type Ability, live } from './histories.js';
+import { live } from './histories.js';
+import { abilityOf, type InsideOutcome, type InsideRequest, into, run as runInside, snapshotOf, type View, viewOf } from './histories-inside.js';
 import { temporary } from './trees.js';
 
 const isRoot = process.geteuid?.() === 0;
-const count = Number(process.env['CLOISTER_HISTORIES'] ?? 200);
 const prefix = isRoot ? 'trusted.overlay.' : 'user.overlay.';
 const shift = isRoot ? 1_000_000 : 0;
 const idMap = isRoot ? { uids: [{ inside: 0, outside: shift, count: 65536 }], gids: [{ inside: 0, outside: shift, count: 65536 }] } : ('self' as const);
 const [uid, gid] = [process.geteuid?.() ?? 0, process.getegid?.() ?? 0];
 
-// Inside ids: of a layer on disk, and of what is seen in the overlay.
-const onDisk = isRoot ? {} : { uid: (id: number) => (id === uid ? 0 : id), gid: (id: number) => (id === gid ? 0 : id) };
-const inside = (id: number): number => (id >= shift && id < shift + 65536 ? id - shift : 65534);
-const inOverlay = isRoot ? { uid: inside, gid: inside } : onDisk;
-
-const calls = (): Native['files'] => native().files;
-const ability = (offset: number): Ability => ({
-  // Not 65534: so ids are told that are not mapped, as those of what is made here, outside, are.
-  owners: isRoot ? [0, 1, 1000, 65533].map((id) => id + offset) : [uid],
-  devices: isRoot,
-  setAttribute: (path, name, value) => {
-    const fd = openSync(path, 'r');
-    const result = calls().setAttribute(fd, Buffer.from(name), value);
-    closeSync(fd);
-    if (result < 0) throw Object.assign(new Error('setxattr'), { code: String(result) });
-  },
-  makeNode: (path, kind) => {
-    const slash = path.lastIndexOf(0x2f);
-    const fd = openSync(path.subarray(0, slash), 'r');
-    const result = calls().makeNode(
-      fd,
-      path.subarray(slash + 1),
-      (kind === 'fifo' ? 0o010000 : 0o020000) | 0o640,
-      kind === 'fifo' ? 0 : 5,
-      kind === 'fifo' ? 0 : 1,
-    );
-    closeSync(fd);
-    if (result < 0) throw Object.assign(new Error('mknod'), { code: String(result) });
-  },
-});
+/** Inside ids: of a layer on disk, and of what is seen in the root. */
+const onDisk: View = { shift: 0, self: isRoot ? undefined : { uid, gid } };
+const inRoot: View = isRoot ? { shift, self: undefined } : onDisk;
+// Not 65534: so ids are told that are not mapped, as those of what is made here, outside, are.
+const owners = isRoot ? [0, 1, 1000, 65533] : [uid];
 
 /** What a spawn does with a root, and the types do not tell. */
 async function use(root: OverlayRootfs): Promise<Made & { release(): void }> {
@@ -82,93 +58,136 @@ function expectedChanges(before: Snapshot, after: Snapshot): string[] {
   return lines.sort();
 }
 
-/** Runs a task here, with a file for its output. */
-function output(directory: string, name: string, task: (fd: number) => void): Buffer {
-  const path = join(directory, name);
-  const fd = openSync(path, 'w+');
-  try {
-    task(fd);
-  } finally {
-    closeSync(fd);
+/** For a process in other namespaces, which is plain Node: these files as JavaScript. */
+async function insideModule(): Promise<URL> {
+  const folder = temporary();
+  for (const name of ['integration/histories-inside', 'integration/histories', 'helpers/random', 'helpers/snapshot']) {
+    const path = join(repository, 'test', `${name}.ts`);
+    const { code } = await transformWithOxc(readFileSync(path, 'utf8'), path);
+    const target = join(folder, `${name}.js`);
+    mkdirSync(dirname(target), { recursive: true });
+    writeFileSync(target, code.replaceAll('../../dist/', pathToFileURL(join(repository, 'dist/')).href));
   }
-  return readFileSync(path);
+  writeFileSync(join(folder, 'package.json'), '{"type":"module"}');
+  return pathToFileURL(join(folder, 'integration/histories-inside.js'));
 }
 
-testNeeding(['overlay', 'program:getfattr'])(
-  `${count} histories`,
-  async () => {
-    const scratch = temporary({ 'base/': '', 'layer/': '' });
-    const base = join(scratch, 'base');
-    const told: string[] = [];
-    await using root = await OverlayRootfs.create({ layers: [base], idMap });
-    for (const seed of seeds(count)) {
-      const random = new Random(seed);
-      await root.reset();
-      for (const name of ['base', 'layer']) inDirectory(join(scratch, name), (root) => treeTask({ kind: 'empty' }, descriptors(root)));
-      const made = live(base, random, ability(0), 40);
-      // Made anew, so that nothing of what was there before is remembered.
-      await root.reset();
-      const before = snapshot(base, { ...onDisk, attributes: true });
-      const used = await use(root);
-      const below = await lookBelow(used);
-      try {
-        const merged = `/proc/self/fd/${used.mounts[0]?.fd}`;
-        const done = live(merged, random, ability(shift), 1 + random.below(30));
-        const after = snapshot(merged, { ...inOverlay, attributes: true });
-        const story = `CLOISTER_SEED=${seed}\nbase: ${made.join(', ')}\nthen: ${done.join(', ')}\n`;
-        const { parts, lent } = orderOf(used, below);
-        const lines = output(scratch, 'changes', (fd) => listChanges({ prefix, parts }, { result: -1, input: undefined, output: fd, lent })).toString();
-        const changes = lines
-          .split('\n')
-          .filter(Boolean)
-          .map((line) => (JSON.parse(line) as string[]).join(' '));
-        expect(changes.sort(), `changes: ${story}`).toEqual(expectedChanges(before, after));
+/** A mount of FUSE shows itself only to those who are in the user namespace that made it (fuse_allow_current_process). */
+async function inside(module: URL | undefined, made: Made, lent: readonly number[], request: InsideRequest): Promise<InsideOutcome> {
+  if (!module) return runInside(request, { lent });
+  return await startTask<InsideOutcome>({ module, request, lent, owner: made.owner }).done;
+}
 
-        const map = isRoot ? used.ids.map : undefined;
-        const diff = output(scratch, 'diff', (fd) => writeDiff({ prefix, parts, map, whiteouts: 'names' }, { result: -1, input: undefined, output: fd, lent }));
-        const layer = join(scratch, 'layer');
-        extractHere(join(scratch, 'diff'), layer);
-        const packed = output(scratch, 'packed', (fd) =>
-          inDirectory(layer, (root) => treeTask({ kind: 'pack', prefix }, { ...descriptors(root), output: fd })),
-        );
-        expect(packed.equals(diff), `pack(extract(diff)) has the same bytes: ${story}`).toBe(true);
+function histories(driver: 'overlay' | 'aufs' | 'fuse-overlayfs', needed: readonly Needed[], count: number): void {
+  testNeeding([...needed, 'program:getfattr'])(
+    `${count} histories, ${driver}`,
+    async () => {
+      const module = driver === 'fuse-overlayfs' && !isRoot ? await insideModule() : undefined;
+      const scratch = temporary({ 'base/': '', 'layer/': '', 'upper/': '' });
+      const base = join(scratch, 'base');
+      // Of FUSE the kernel remembers times of directories that are not so any more: it is mounted again, and what is there then has to be told.
+      const upper = driver === 'fuse-overlayfs' ? join(scratch, 'upper') : undefined;
+      if (upper && isRoot) chownSync(upper, shift, shift);
+      const create = (): Promise<OverlayRootfs> => OverlayRootfs.create({ layers: [base], idMap, driver, ...(upper === undefined ? {} : { upper }) });
+      const told: string[] = [];
+      let root = await create();
+      expect(root.driver).toBe(driver);
+      for (const seed of seeds(count)) {
+        const random = new Random(seed);
+        await root.reset();
+        for (const name of ['base', 'layer']) inDirectory(join(scratch, name), (root) => treeTask({ kind: 'empty' }, descriptors(root)));
+        const made = live(base, random, abilityOf({ owners, devices: isRoot, shift: 0 }), 40);
+        // Made anew, so that nothing of what was there before is remembered.
+        await root.reset();
+        const before = snapshot(base, { ...viewOf(onDisk), attributes: true });
+        let used = await use(root);
+        const history: InsideRequest = { history: { seed, owners, devices: isRoot, shift }, tree: 0, view: inRoot };
+        const { done } = await inside(module, used, [used.mounts[0]?.fd as number], history);
+        if (upper) {
+          used.release();
+          await root[Symbol.asyncDispose]();
+          root = await create();
+          used = await use(root);
+        }
+        const below = await lookBelow(used);
+        try {
+          const { parts, lent } = orderOf(used, below.fd);
+          const { after: seen } = await inside(module, used, [...lent, used.mounts[0]?.fd as number], {
+            tree: lent.length,
+            view: inRoot,
+            diff: { parts, prefix, map: isRoot ? used.ids.map : undefined, directory: scratch },
+          });
+          const after = snapshotOf(seen);
+          // A file of the base that has two names is one file to fuse-overlayfs even when one of them has been copied up and written to
+          // (ORIGIN_XATTR in make_ovl_node): which of the two is seen by the other name depends on which was looked at first.
+          const blurred = new Set(upper ? [...linkedPairs(before)].flatMap((pair) => pair.split(' = ')) : []);
+          const clear = (line: string): boolean => !blurred.has(line.replace(/^\S+ \S+ /, ''));
+          const story = `CLOISTER_SEED=${seed}\nbase: ${made.join(', ')}\nthen: ${done.join(', ')}\n`;
+          const lines = readFileSync(join(scratch, 'changes'), 'utf8');
+          const changes = lines
+            .split('\n')
+            .filter(Boolean)
+            .map((line) => (JSON.parse(line) as string[]).join(' '));
+          expect(changes.filter(clear).sort(), `changes: ${story}`).toEqual(expectedChanges(before, after).filter(clear));
 
-        const both = await OverlayRootfs.create({ layers: [base, layer], idMap });
-        const again = await use(both);
-        const applied = snapshot(`/proc/self/fd/${again.mounts[0]?.fd}`, { ...inOverlay, attributes: true });
-        // The root's own time is that of when it was made; sockets there are none.
-        const difference = differencesOf(after, applied, (path) => (path === '' ? { mtime: 0n } : {}));
-        expect(difference, `base + diff: ${story}`).toEqual([]);
-        // A file that was only opened for writing has left its other names in the overlay, but is no difference (overlayfs.rst, "index").
-        // A file that was copied up before it got another name has, without an index, its old number by the old name and a new one by the new
-        // name (ovl_map_dev_ino): what is one file there is told by the upper directory.
-        const upper = snapshot(`/proc/self/fd/${used.base}/upper0`, onDisk);
-        const [there, wanted, old, written] = [applied, after, before, upper].map(linkedPairs) as [Set<string>, Set<string>, Set<string>, Set<string>];
-        // Of two names of a file of the base one may have gone elsewhere with its directory: a layer can only link what is in it.
-        const number = (tree: Snapshot, path: string): string | undefined => tree.get(path)?.inode.split(':')[1];
-        const stayed = (pair: string): boolean =>
-          pair.split(' = ').some((path) => !lines.includes(JSON.stringify(path)) && number(before, path) === number(after, path));
-        expect(
-          [...wanted].filter((pair) => !there.has(pair) && !stayed(pair)),
-          `hard links that are lost: ${story}`,
-        ).toEqual([]);
-        expect(
-          [...there].filter((pair) => !wanted.has(pair) && !old.has(pair) && !written.has(pair)),
-          `hard links that nobody made: ${story}`,
-        ).toEqual([]);
-        again.release();
-        await both[Symbol.asyncDispose]();
-        told.push(...done);
-      } finally {
-        native().close(below);
-        used.release();
+          const layer = join(scratch, 'layer');
+          // By whoever the layer is made for: in its user namespace, or here.
+          if (module) await extractThere(join(scratch, 'diff'), layer, used);
+          else extractHere(join(scratch, 'diff'), layer);
+          if (module) writeFileSync(join(scratch, 'packed'), await packedThere(layer, used));
+          else into(join(scratch, 'packed'), (output) => inDirectory(layer, (root) => treeTask({ kind: 'pack', prefix }, { ...descriptors(root), output })));
+          const [diff, packed] = ['diff', 'packed'].map((name) => readFileSync(join(scratch, name))) as [Buffer, Buffer];
+          expect(packed.equals(diff), `pack(extract(diff)) has the same bytes: ${story}`).toBe(true);
+
+          const both = await OverlayRootfs.create({ layers: [base, layer], idMap, driver });
+          const again = await use(both);
+          const applied = snapshotOf((await inside(module, again, [again.mounts[0]?.fd as number], { tree: 0, view: inRoot })).after);
+          // The root's own time is that of when it was made; sockets there are none.
+          const [clearAfter, clearApplied] = [after, applied].map((tree) => new Map([...tree].filter(([path]) => !blurred.has(path)))) as unknown as [
+            Snapshot,
+            Snapshot,
+          ];
+          const difference = differencesOf(clearAfter, clearApplied, (path) => (path === '' ? { mtime: 0n } : {}));
+          expect(difference, `base + diff: ${story}`).toEqual([]);
+          // A file that was only opened for writing has left its other names in the overlay, but is no difference (overlayfs.rst, "index").
+          // A file that was copied up before it got another name has, without an index, its old number by the old name and a new one by the new
+          // name (ovl_map_dev_ino): what is one file there is told by the upper directory.
+          const inLayer = snapshot(`/proc/self/fd/${used.base}/${parts[0]?.upper}`, viewOf(onDisk));
+          const [there, wanted, old, written] = [applied, after, before, inLayer].map(linkedPairs) as [Set<string>, Set<string>, Set<string>, Set<string>];
+          // Of two names of a file of the base one may have gone elsewhere with its directory: a layer can only link what is in it.
+          const number = (tree: Snapshot, path: string): string | undefined => tree.get(path)?.inode.split(':')[1];
+          const stayed = (pair: string): boolean =>
+            pair.split(' = ').some((path) => blurred.has(path)) ||
+            pair.split(' = ').some((path) => !lines.includes(JSON.stringify(path)) && number(before, path) === number(after, path));
+          expect(
+            [...wanted].filter((pair) => !there.has(pair) && !stayed(pair)),
+            `hard links that are lost: ${story}`,
+          ).toEqual([]);
+          expect(
+            [...there].filter((pair) => !wanted.has(pair) && !old.has(pair) && !written.has(pair)),
+            `hard links that nobody made: ${story}`,
+          ).toEqual([]);
+          again.release();
+          await both[Symbol.asyncDispose]();
+          told.push(...done);
+        } finally {
+          await below.close();
+          used.release();
+        }
       }
-    }
-    // Each kind of step has been made at all.
-    if (told.length > 2000) expect(new Set(told).size).toBeGreaterThan(isRoot ? 22 : 20);
-  },
-  600_000,
-);
+      await root[Symbol.asyncDispose]();
+      // Each kind of step has been made at all.
+      if (told.length > 2000) expect(new Set(told).size).toBeGreaterThan(isRoot ? 22 : 20);
+    },
+    600_000,
+  );
+}
+
+const asked = process.env['CLOISTER_HISTORIES'];
+histories('overlay', ['overlay'], Number(asked ?? 200));
+histories('aufs', ['root', 'aufs'], Number(asked ?? 200));
+// Each has several programs to start, and for an ordinary user as many processes of Node.
+histories('fuse-overlayfs', ['user-namespaces', 'fuse', 'program:fuse-overlayfs'], Number(asked ?? (isRoot ? 40 : 12)));
 
 function inDirectory(path: string, task: (root: number) => unknown): void {
   const root = native().openFile(path);
@@ -181,9 +200,27 @@ function inDirectory(path: string, task: (root: number) => unknown): void {
 
 const descriptors = (root: number) => ({ result: -1, input: undefined, output: undefined, lent: [root] });
 
+const extraction = { kind: 'extract', sizeLimit: 2 ** 30, entryLimit: 10_000, sync: false, keepOwners: isRoot, prefix, whiteouts: 'names' } as const;
+
 function extractHere(tar: string, directory: string): void {
   const input = openSync(tar, 'r');
-  const options = { sizeLimit: 2 ** 30, entryLimit: 10_000, sync: false, keepOwners: isRoot, prefix, whiteouts: 'names' } as const;
-  inDirectory(directory, (root) => treeTask({ kind: 'extract', ...options }, { ...descriptors(root), input }));
+  inDirectory(directory, (root) => treeTask(extraction, { ...descriptors(root), input }));
   closeSync(input);
+}
+
+const treeModule = new URL('../../dist/tree/tree-tasks.js', import.meta.url);
+
+async function extractThere(tar: string, directory: string, { owner }: Made): Promise<void> {
+  const [input, root] = [native().openFile(tar), native().openFile(directory)];
+  await startTask({ module: treeModule, request: extraction, lent: [root], owner, input }).done;
+  for (const fd of [input, root]) native().close(fd);
+}
+
+async function packedThere(directory: string, { owner }: Made): Promise<Buffer> {
+  const root = native().openFile(directory);
+  const chunks: Buffer[] = [];
+  for await (const chunk of outputOf(startTask({ module: treeModule, request: { kind: 'pack', prefix }, lent: [root], owner, output: true })))
+    chunks.push(chunk);
+  native().close(root);
+  return Buffer.concat(chunks);
 }

@@ -2,7 +2,7 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type IdMap, runIsolated } from 'cloister';
 import { describe, expect, test } from 'vitest';
-import { inChild } from '../helpers/harness.js';
+import { inChild, startChild } from '../helpers/harness.js';
 import { testNeeding } from '../helpers/lane.js';
 import { ask, parseAnswer, startProbe } from '../helpers/probe.js';
 import { saying } from './refusals.js';
@@ -31,13 +31,22 @@ describe("'auto'", () => {
 
   testNeeding(['root'])('two processes of the host never share a range', async () => {
     const script = `
-      import { runIsolated } from 'cloister';
-      const results = await Promise.all(Array.from({ length: 4 }, () => runIsolated('sleep', ['0.2'])));
-      console.log(JSON.stringify(results.map(({ isolation }) => isolation.idMap.uids[0].outside)));`;
-    const outcomes = await Promise.all([inChild(script), inChild(script), inChild(script)]);
-    const starts = outcomes.flatMap(({ stdout, stderr }) => {
+      import { spawnIsolated } from 'cloister';
+      const all = Array.from({ length: 4 }, () => spawnIsolated('sleep', ['100'], { stdio: 'ignore' }));
+      await Promise.all(all.map((one) => one.spawned));
+      process.once('SIGUSR2', async () => {
+        for (const one of all) one.kill('SIGKILL');
+        const results = await Promise.all(all.map((one) => one.exited));
+        console.log(JSON.stringify(results.map(({ isolation }) => isolation.idMap.uids[0].outside)));
+      });
+      console.log('all are there');`;
+    const children = [startChild(script), startChild(script), startChild(script)];
+    // None ends before the last one has begun.
+    await Promise.all(children.map(({ lines }) => lines.until('all are there')));
+    for (const child of children) child.kill('SIGUSR2');
+    const starts = (await Promise.all(children.map(({ ended }) => ended))).flatMap(({ stdout, stderr }) => {
       expect(stderr).toBe('');
-      return JSON.parse(stdout) as number[];
+      return JSON.parse(stdout.split('\n')[1] ?? '') as number[];
     });
     expect(new Set(starts).size).toBe(12);
   });

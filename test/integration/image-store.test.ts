@@ -286,16 +286,6 @@ describe('an image', () => {
       expect(JSON.parse(stdout.split('\n')[0] as string).entries.filter((entry: string) => entry.startsWith('file'))).toHaveLength(10);
     }
   });
-
-  test('may have 500 layers', async () => {
-    const store = await newStore();
-    const layers = [await store.import(rootTar())];
-    for (let n = 1; n < 500; n++) layers.push(await store.import(tarOf({ [`l${n}`]: String(n) })));
-    const image = await store.createImage({ layers, name: 'many' });
-    expect(image.layers).toHaveLength(500);
-    const { stdout } = await runIsolated('/bin/probe', ['ls', '/'], { rootfs: image });
-    expect(JSON.parse(stdout.split('\n')[0] as string).entries.filter((entry: string) => /^l\d/.test(entry))).toHaveLength(499);
-  }, 240_000);
 });
 
 function probeTar(): string {

@@ -4,11 +4,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/rtnetlink.h>
+#include <linux/seccomp.h>
+#include <net/if.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -202,6 +208,38 @@ void head_of_a_descriptor() {
   CHECK(memcmp(run.report().head, "what is in it", 13) == 0);
 }
 
+// RTM_SETLINK of lo to up, in a network of a user namespace of the fork's own, then of a link that there is none of.
+void netlink_refusals() {
+  struct Message {
+    struct nlmsghdr header;
+    struct ifinfomsg link;
+  } messages[2] = {};
+  for (Message& message : messages) {
+    message.header.nlmsg_len = sizeof(message);
+    message.header.nlmsg_type = RTM_NEWLINK;
+    message.header.nlmsg_flags = NLM_F_REQUEST;
+    message.link.ifi_flags = message.link.ifi_change = IFF_UP;
+    message.link.ifi_index = 1;
+  }
+  messages[1].header.nlmsg_flags |= NLM_F_ACK;
+  const auto bytes = [&] { return Bytes{std::string(reinterpret_cast<const char*>(messages), sizeof(messages))}; };
+  const auto plan = [&](const Bytes& request) {
+    Builder builder;
+    builder.add(StepKind::unshare, {number(CLONE_NEWUSER | CLONE_NEWNET)});
+    builder.add(StepKind::socket, {number(AF_NETLINK), number(SOCK_RAW), number(NETLINK_ROUTE)}, {.out = 0});
+    builder.add(StepKind::netlink, {SlotRef{0}, request});
+    return builder;
+  };
+  Run works(plan(bytes()));
+  CHECK_EQ(works.forked(), 0);
+  // The first one is refused, and that is what is told, not that the second was done.
+  messages[0].link.ifi_index = 77;
+  Run fails(plan(bytes()));
+  CHECK_EQ(WEXITSTATUS(fails.forked()), 99);
+  CHECK_EQ(fails.report().error, ENODEV);
+  CHECK_EQ(fails.report().step, 2u);
+}
+
 void process_state_changes_in_a_fork() {
   TemporaryFolder folder;
   const std::string made = folder / "made";
@@ -261,6 +299,26 @@ void landlock_rules() {
     CHECK_EQ(WEXITSTATUS(run.forked()), path == inside ? 0 : 99);
     CHECK_EQ(run.report().error, path == inside ? 0 : EACCES);
   }
+}
+
+void filter_is_installed() {
+  // ld nr; jeq getppid, errno 1234, allow
+  const struct sock_filter program[] = {
+      {BPF_LD | BPF_W | BPF_ABS, 0, 0, 0},
+      {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, SYS_getppid},
+      {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | 1234},
+      {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW},
+  };
+  Builder builder;
+  builder.add(StepKind::prctl, {number(PR_SET_NO_NEW_PRIVS), number(1), number(0), number(0), number(0)});
+  builder.add(StepKind::install_filter,
+              {number(0), Bytes{std::string(reinterpret_cast<const char*>(program), sizeof(program))}});
+  Run run(builder);
+  const pid_t pid = fork();
+  if (pid == 0) _exit(run() == 0 && syscall(SYS_getppid) == -1 && errno == 1234 ? 0 : 1);
+  int status;
+  waitpid(pid, &status, 0);
+  CHECK_EQ(status, 0);
 }
 
 void ids_are_awaited() {
@@ -335,9 +393,11 @@ int main() {
   skips();
   descriptor_sends();
   head_of_a_descriptor();
+  netlink_refusals();
   process_state_changes_in_a_fork();
   bounding_set();
   landlock_rules();
+  filter_is_installed();
   ids_are_awaited();
   exec_succeeds();
   exec_fails();

@@ -123,6 +123,16 @@ void refuses_steps() {
   CHECK_TEXT(groups(3, Bytes{std::string(8, '\0')}), "more groups than bytes");
   CHECK_TEXT(groups(-1, Bytes{std::string(8, '\0')}), "more groups than bytes");
   CHECK_TEXT(groups(65537, null_string()), "more groups than bytes");
+
+  const auto filter = [](Argument program) {
+    return checked(Builder().add(StepKind::install_filter, {number(0), std::move(program)}).encode());
+  };
+  const char* const parts = "a filter of other than whole instructions";
+  CHECK(filter(Bytes{std::string(8, '\0')}) == nullptr);
+  CHECK(filter(Bytes{std::string(size_t{4096} * 8, '\0')}) == nullptr);
+  CHECK_TEXT(filter(Bytes{std::string(size_t{4097} * 8, '\0')}), parts);
+  CHECK_TEXT(filter(Bytes{std::string(12, '\0')}), parts);
+  CHECK_TEXT(filter(null_string()), parts);
 }
 
 void refuses_vectors() {

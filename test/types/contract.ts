@@ -17,8 +17,9 @@ export const probed: Promise<contract.HostReport> = built.probe();
 export const reaped: Promise<contract.ReapReport> = built.reap();
 
 // Data: the same, member for member.
-same<keyof built.SpawnOptions, keyof contract.SpawnOptions>(true);
-same<keyof built.RunOptions, keyof contract.RunOptions>(true);
+type Added = 'speculation' | 'coreScheduling';
+same<keyof built.SpawnOptions, keyof contract.SpawnOptions | Added>(true);
+same<keyof built.RunOptions, keyof contract.RunOptions | Added>(true);
 same<built.NamespaceType, contract.NamespaceType>(true);
 same<built.IdMap, contract.IdMap>(true);
 same<built.Rlimit, contract.Rlimit>(true);

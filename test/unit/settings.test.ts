@@ -168,12 +168,32 @@ describe('refused, with what it takes', () => {
         "4": "option 'timeOffsets.boottime' takes milliseconds, negative or positive; got Infinity",
       }
     `);
-    expect(of('network', 'bridge', {}, { ports: [] }, null)).toMatchInlineSnapshot(`
+    expect(
+      of(
+        'network',
+        'bridge',
+        null,
+        [],
+        { port: 1 },
+        { ports: 1 },
+        { ports: [1] },
+        { ports: [{ host: 80 }] },
+        { ports: [{ host: -1, guest: 80 }] },
+        { ports: [{ host: 1, guest: 80, address: 'example.com' }] },
+        { ports: [{ host: 1, guest: 80, protocol: 'sctp' }] },
+      ),
+    ).toMatchInlineSnapshot(`
       {
-        "0": "option 'network' takes 'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet; got "bridge"",
-        "1": "option 'network' takes 'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet; got an instance of Object",
-        "2": "option 'network' takes 'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet; got an instance of Object",
-        "3": "option 'network' takes 'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet; got null",
+        "0": "option 'network' takes 'none', 'host', a NetNamespace, or an object with ports, egress and dns; got "bridge"",
+        "1": "option 'network' takes 'none', 'host', a NetNamespace, or an object with ports, egress and dns; got null",
+        "2": "option 'network' takes 'none', 'host', a NetNamespace, or an object with ports, egress and dns; got an array of 0",
+        "3": "option 'network.port' takes nothing: there is no such option; got 1",
+        "4": "option 'network.ports' takes an array; got 1",
+        "5": "option 'network.ports[0]' takes an object; got 1",
+        "6": "option 'network.ports[0].guest' takes a whole number from 1 to 65535; got undefined",
+        "7": "option 'network.ports[0].host' takes a whole number from 0 to 65535; got -1",
+        "8": "option 'network.ports[0].address' takes an IPv4 or IPv6 address, or 'localhost'; got "example.com"",
+        "9": "option 'network.ports[0].protocol' takes 'tcp' or 'udp'; got "sctp"",
       }
     `);
   });
@@ -394,19 +414,14 @@ describe('refused, with what it takes', () => {
 
   test('what only a later version has', () => {
     expect({
-      ...Object.fromEntries(Object.entries({ seccomp: 'default', fallback: 'landlock' }).map(([option, value]) => [option, refusal({ [option]: value })])),
-      seccompNotify: refusal({ seccomp: { notify: {} } }),
       bridge: refusal({ network: { egress: 'deny' } }),
     }).toMatchInlineSnapshot(`
       {
-        "bridge": "option 'network' takes 'none', 'host' or a NetNamespace in this version: ports, bridges and egress are not in it yet; got an instance of Object",
-        "fallback": "option 'fallback' takes only 'never' in this version: there is no fallback yet; got "landlock"",
-        "seccomp": "option 'seccomp' takes only 'unconfined' in this version: system call filters are not in it yet; got "default"",
-        "seccompNotify": "option 'seccomp' takes only 'unconfined' in this version: system call filters are not in it yet; got an instance of Object",
+        "bridge": "accepted",
       }
     `);
     // But what is the default anyway is no lie.
-    expect([refusal({ seccomp: 'unconfined' }), refusal({ fallback: 'never' })]).toEqual(['accepted', 'accepted']);
+    expect(refusal({ fallback: 'never' })).toBe('accepted');
   });
 
   test('combinations', () => {
@@ -485,7 +500,9 @@ describe('refused, with what it takes', () => {
 
 describe('accepted', () => {
   test('the defaults', () => {
-    expect(settings({})).toEqual({
+    const { seccomp, ...rest } = settings({});
+    expect(seccomp).toMatchObject({ profile: { name: 'default', flags: 0 } });
+    expect(rest).toEqual({
       command: 'program',
       args: [],
       rootfs: undefined,
@@ -507,6 +524,9 @@ describe('accepted', () => {
       rlimits: [],
       sysctl: [],
       umask: 0o022,
+      fallback: 'never',
+      speculation: [],
+      coreScheduling: false,
       oomScoreAdj: undefined,
       stdio: ['pipe', 'pipe', 'pipe'],
       tty: undefined,

@@ -26,14 +26,16 @@ export interface RulesetOptions {
   readonly optional?: ReadonlySet<string>;
   /** What was named and cannot be restricted is told in `missing`, not refused. */
   readonly bestEffort?: boolean;
+  /** Why Landlock is needed. */
+  readonly refusal?: unknown;
 }
 
 /**
  * Rules → ruleset, for this ABI. A part of writing that the kernel cannot restrict (truncating before ABI 3) is in `missing`. Throws
  * ERR_CLOISTER_LANDLOCK for a whole list or scope that it does not know, and where there is no Landlock at all.
  */
-export function rulesetFor(rules: LandlockRules, abi: number, { optional = new Set(), bestEffort = false }: RulesetOptions = {}): Ruleset {
-  requireLandlock(abi);
+export function rulesetFor(rules: LandlockRules, abi: number, { optional = new Set(), bestEffort = false, refusal }: RulesetOptions = {}): Ruleset {
+  requireLandlock(abi, refusal);
   const missing: string[] = [];
   const unknown: { name: string; abi: number }[] = [];
   let handledFiles = 0;

@@ -1,0 +1,132 @@
+#include "datagrams.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/in6.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <cstring>
+
+#include "environment.h"
+
+namespace cloister {
+
+namespace {
+
+constexpr size_t kLargest = 65535;
+// In one turn of the loop: a flood must not keep everything else from its turn.
+constexpr int kAtOnce = 64;
+
+struct Place {
+  char address[INET6_ADDRSTRLEN] = "";
+  uint16_t port = 0;
+};
+
+Place place_of(const void* socket_address) {
+  Place place;
+  sa_family_t family;
+  memcpy(&family, socket_address, sizeof(family));
+  if (family == AF_INET) {
+    struct sockaddr_in v4;
+    memcpy(&v4, socket_address, sizeof(v4));
+    inet_ntop(AF_INET, &v4.sin_addr, place.address, sizeof(place.address));
+    place.port = ntohs(v4.sin_port);
+  } else {
+    struct sockaddr_in6 v6;
+    memcpy(&v6, socket_address, sizeof(v6));
+    inet_ntop(AF_INET6, &v6.sin6_addr, place.address, sizeof(place.address));
+    place.port = ntohs(v6.sin6_port);
+  }
+  return place;
+}
+
+}  // namespace
+
+Napi::Function Datagrams::define(Napi::Env env) {
+  return DefineClass(env, "Datagrams", {InstanceMethod("close", &Datagrams::close)});
+}
+
+Datagrams::Datagrams(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Datagrams>(info) {
+  Environment& environment = Environment::of(info.Env());
+  fd_.reset(info[0].As<Napi::Number>().Int32Value());
+  environment.disown(fd_.get());
+  callback_ = Napi::Persistent(info[1].As<Napi::Function>());
+  context_ = std::make_shared<Napi::AsyncContext>(info.Env(), "cloister:datagrams", info.This().As<Napi::Object>());
+  watch_ = Watch::open(environment, fd_.get(), [this] { on_event(); });
+  if (watch_ == nullptr) {
+    Napi::Error::New(info.Env(), "cloister: the event loop refuses this socket").ThrowAsJavaScriptException();
+    return;
+  }
+  // The loop waits for the sandbox, not for this.
+  watch_->ref(false);
+  environment.add(this);
+  Ref();  // until end()
+}
+
+void Datagrams::on_event() {
+  for (int count = 0; count < kAtOnce && fd_; count++)
+    if (!receive()) return;
+}
+
+bool Datagrams::receive() {
+  Napi::Env env = Env();
+  Napi::HandleScope scope(env);
+  static thread_local uint8_t buffer[kLargest];
+  struct sockaddr_storage from = {};
+  struct iovec data = {buffer, sizeof(buffer)};
+  alignas(struct cmsghdr) char control[256];
+  struct msghdr message = {};
+  message.msg_name = &from;
+  message.msg_namelen = sizeof(from);
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  const ssize_t size = recvmsg(fd_.get(), &message, MSG_DONTWAIT);
+  // An error of the network is told once, and what comes after it can be read.
+  if (size < 0) return errno != EAGAIN;
+  for (struct cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+    const bool v4 = header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_ORIGDSTADDR;
+    const bool v6 = header->cmsg_level == IPPROTO_IPV6 && header->cmsg_type == IPV6_ORIGDSTADDR;
+    if (!v4 && !v6) continue;
+    const Place source = place_of(&from), destination = place_of(CMSG_DATA(header));
+    // The callback may close this.
+    const std::shared_ptr<Napi::AsyncContext> context = context_;
+    callback_.MakeCallback(Value(),
+                           {Napi::Buffer<uint8_t>::Copy(env, buffer, static_cast<size_t>(size)),
+                            Napi::String::New(env, source.address), Napi::Number::New(env, source.port),
+                            Napi::String::New(env, destination.address), Napi::Number::New(env, destination.port)},
+                           *context);
+    if (env.IsExceptionPending()) napi_fatal_exception(env, env.GetAndClearPendingException().Value());
+    break;
+  }
+  return true;
+}
+
+Napi::Value Datagrams::close(const Napi::CallbackInfo& info) {
+  end();
+  return info.Env().Undefined();
+}
+
+void Datagrams::end() {
+  if (!fd_) return;
+  if (watch_ != nullptr) watch_->close();
+  watch_ = nullptr;
+  fd_.reset();
+  Environment::of(Env()).remove(this);
+  callback_.Reset();
+  context_.reset();
+  Unref();
+}
+
+Napi::Value send_packet(const Napi::CallbackInfo& info) {
+  const Napi::Uint8Array packet = info[1].As<Napi::Uint8Array>();
+  const Napi::Uint8Array address = info[2].As<Napi::Uint8Array>();
+  const ssize_t sent =
+      sendto(info[0].As<Napi::Number>().Int32Value(), packet.Data(), packet.ByteLength(), MSG_DONTWAIT | MSG_NOSIGNAL,
+             reinterpret_cast<const struct sockaddr*>(address.Data()), static_cast<socklen_t>(address.ByteLength()));
+  return Napi::Number::New(info.Env(), sent < 0 ? -errno : static_cast<double>(sent));
+}
+
+}  // namespace cloister

@@ -1,0 +1,142 @@
+import * as dgram from 'node:dgram';
+import { once } from 'node:events';
+import { isIPv6 } from 'node:net';
+import { native } from '../../native.js';
+import { endpointText, socketAddress } from '../address.js';
+import type { Asked, Gate } from './gate.js';
+import { port as dnsPort } from './inside-addresses.js';
+import { addressesOf, Barred } from './outside.js';
+import { datagram, type End, unreachable } from './packets.js';
+import { addressOf } from './policy.js';
+
+/** Flows that are remembered, allowed or denied; the one that has been silent longest makes room. */
+const most = 1024;
+/** While a policy thinks about the first. */
+const mostWaiting = 16;
+/** nf_conntrack_udp_timeout_stream */
+const silence = 120_000;
+
+interface Peer {
+  /** undefined: denied. */
+  socket: dgram.Socket | undefined;
+  waiting: Buffer[] | undefined;
+  heard: number;
+}
+
+/** Every datagram of a sandbox to anywhere. Questions of DNS are answered here; others go where the policy lets them. */
+export class UdpWay {
+  readonly #gate: Gate;
+  readonly #datagrams: { close(): void };
+  readonly #raw: number;
+  /** By both ends; the one that was heard last is the last. */
+  readonly #peers = new Map<string, Peer>();
+  readonly #sweep: NodeJS.Timeout;
+  #closed = false;
+
+  /** Takes both descriptors. */
+  constructor(fd: number, raw: number, gate: Gate) {
+    this.#gate = gate;
+    this.#raw = raw;
+    this.#datagrams = new (native().Datagrams)(fd, (data, from, fromPort, to, toPort) => {
+      this.#receive(data, { protocol: 'udp', from, fromPort, to, toPort });
+    });
+    this.#sweep = setInterval(() => this.#forget(performance.now() - silence), silence / 2).unref();
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearInterval(this.#sweep);
+    this.#datagrams.close();
+    native().close(this.#raw);
+    for (const { socket } of this.#peers.values()) socket?.close();
+    this.#peers.clear();
+  }
+
+  #receive(data: Buffer, asked: Asked): void {
+    if (this.#closed) return;
+    if (asked.toPort === dnsPort) {
+      void this.#gate.answer(data, asked).then((answer) => answer && this.#reply(asked, answer));
+      return;
+    }
+    const name = `${endpointText(asked.from, asked.fromPort)} ${endpointText(asked.to, asked.toPort)}`;
+    let peer = this.#peers.get(name);
+    this.#peers.delete(name);
+    if (!peer) {
+      peer = { socket: undefined, waiting: [], heard: 0 };
+      void this.#decide(peer, asked);
+    }
+    peer.heard = performance.now();
+    this.#peers.set(name, peer);
+    if (this.#peers.size > most) this.#forgetFirst();
+    if (peer.socket) peer.socket.send(data);
+    else if (!peer.waiting) this.#refuse(asked);
+    else if (peer.waiting.length < mostWaiting) peer.waiting.push(data);
+  }
+
+  async #decide(peer: Peer, asked: Asked): Promise<void> {
+    try {
+      const target = await this.#target(asked);
+      const socket = target && (await this.#open(target, asked));
+      const stillThere = [...this.#peers.values()].includes(peer);
+      if (!stillThere) socket?.close();
+      else peer.socket = socket;
+    } catch (error) {
+      const hostname = this.#gate.hostname(asked.to);
+      if (error instanceof Barred) await this.#gate.deny(asked, { ...(hostname === undefined ? {} : { hostname }), address: error.address });
+    }
+    const waiting = peer.waiting ?? [];
+    peer.waiting = undefined;
+    if (!peer.socket) this.#refuse(asked);
+    else for (const data of waiting) peer.socket.send(data);
+  }
+
+  async #target(asked: Asked): Promise<{ address: string; port: number } | undefined> {
+    const { verdict, hostname } = await this.#gate.decide(asked);
+    if (verdict === 'denied' || typeof verdict === 'function') return undefined;
+    const { host, port = asked.toPort } = verdict === 'asked' || 'path' in verdict ? {} : verdict;
+    const address = host ?? (hostname === undefined ? asked.to : (await addressesOf(hostname, port, this.#gate.policy))[0]);
+    return address === undefined ? undefined : { address, port };
+  }
+
+  async #open({ address, port }: { address: string; port: number }, asked: Asked): Promise<dgram.Socket> {
+    const socket = dgram.createSocket(isIPv6(address) ? 'udp6' : 'udp4');
+    socket.on('message', (answer) => this.#reply(asked, answer));
+    // Told inside as it was told to us.
+    socket.on('error', () => this.#refuse(asked));
+    socket.connect(port, address);
+    await once(socket, 'connect');
+    socket.unref();
+    return socket;
+  }
+
+  #reply(asked: Asked, data: Uint8Array): void {
+    if (this.#closed) return;
+    const { from, to } = ends(asked);
+    const packet = datagram(to, from, data);
+    if (packet) native().sendPacket(this.#raw, packet, socketAddress(asked.from, 0));
+  }
+
+  #refuse(asked: Asked): void {
+    if (this.#closed) return;
+    const { from, to } = ends(asked);
+    native().sendPacket(this.#raw, unreachable(to, from), socketAddress(asked.from, 0));
+  }
+
+  #forget(before: number): void {
+    for (const { heard } of this.#peers.values()) {
+      if (heard > before) return;
+      this.#forgetFirst();
+    }
+  }
+
+  #forgetFirst(): void {
+    const [first] = this.#peers;
+    if (!first) return;
+    this.#peers.delete(first[0]);
+    first[1].socket?.close();
+  }
+}
+
+function ends({ from, fromPort, to, toPort }: Asked): { from: End; to: End } {
+  return { from: { address: addressOf(from), port: fromPort }, to: { address: addressOf(to), port: toPort } };
+}

@@ -1,0 +1,121 @@
+import * as dgram from 'node:dgram';
+import { once } from 'node:events';
+import { isIPv6 } from 'node:net';
+import { native } from '../native.js';
+import * as k from '../plan/constants.js';
+import { endpointText } from './address.js';
+import type { InnerSockets } from './inner-sockets.js';
+import type { PortSetting } from './options.js';
+import { portError } from './tcp-port.js';
+
+/** Peers that are remembered; the one that has been silent longest makes room. */
+const most = 1024;
+/** As conntrack has it for a stream of datagrams: nf_conntrack_udp_timeout_stream. */
+const silence = 120_000;
+
+interface Peer {
+  readonly socket: Promise<dgram.Socket>;
+  heard: number;
+}
+
+/** A UDP port of the host; each peer has a socket of its own inside, so that answers find their way. */
+export class UdpPort {
+  readonly #socket: dgram.Socket;
+  readonly #guest: number;
+  readonly #inside: Promise<InnerSockets>;
+  /** The one that was heard last is the last. */
+  readonly #peers = new Map<string, Peer>();
+  readonly #sweep: NodeJS.Timeout;
+
+  private constructor(socket: dgram.Socket, guest: number, inside: Promise<InnerSockets>) {
+    this.#socket = socket;
+    this.#guest = guest;
+    this.#inside = inside;
+    socket.on('message', (message, from) => this.#receive(message, from));
+    // What could not be delivered to a peer (ECONNREFUSED by ICMP) is lost, as datagrams are.
+    socket.on('error', () => {});
+    this.#sweep = setInterval(() => this.#forget(performance.now() - silence), silence / 2).unref();
+  }
+
+  static async listen({ address, host, guest }: PortSetting, inside: Promise<InnerSockets>): Promise<UdpPort> {
+    const socket = dgram.createSocket(isIPv6(address) ? 'udp6' : 'udp4');
+    try {
+      const bound = once(socket, 'listening');
+      socket.bind({ address, port: host, exclusive: true });
+      await bound;
+    } catch (cause) {
+      socket.close();
+      throw portError(cause, address, host);
+    }
+    socket.unref();
+    return new UdpPort(socket, guest, inside);
+  }
+
+  get host(): number {
+    return this.#socket.address().port;
+  }
+
+  close(): void {
+    clearInterval(this.#sweep);
+    this.#socket.close();
+    for (const peer of this.#peers.values()) end(peer);
+    this.#peers.clear();
+  }
+
+  #receive(message: Buffer, { address, port }: dgram.RemoteInfo): void {
+    const name = endpointText(address, port);
+    const peer = this.#peers.get(name) ?? { socket: this.#open(address, port), heard: 0 };
+    peer.heard = performance.now();
+    this.#peers.delete(name);
+    this.#peers.set(name, peer);
+    if (this.#peers.size > most) this.#forgetFirst();
+    peer.socket.then(
+      (socket) => {
+        try {
+          socket.send(message, this.#guest, '127.0.0.1');
+        } catch {
+          // Closed meanwhile.
+        }
+      },
+      // Another datagram may have more luck.
+      () => this.#peers.get(name) === peer && this.#peers.delete(name),
+    );
+  }
+
+  async #open(address: string, port: number): Promise<dgram.Socket> {
+    const fd = await (await this.#inside).take({ family: k.AF_INET, type: k.SOCK_DGRAM });
+    const socket = dgram.createSocket('udp4');
+    socket.on('error', () => {});
+    socket.on('message', (answer) => {
+      try {
+        this.#socket.send(answer, port, address);
+      } catch {
+        // The port has been closed.
+      }
+    });
+    socket.bind({ fd: native().handOver(fd), exclusive: true } as dgram.BindOptions);
+    socket.unref();
+    return socket;
+  }
+
+  #forget(before: number): void {
+    for (const { heard } of this.#peers.values()) {
+      if (heard > before) return;
+      this.#forgetFirst();
+    }
+  }
+
+  #forgetFirst(): void {
+    const [first] = this.#peers;
+    if (!first) return;
+    this.#peers.delete(first[0]);
+    end(first[1]);
+  }
+}
+
+function end({ socket }: Peer): void {
+  socket.then(
+    (open) => open.close(),
+    () => {},
+  );
+}

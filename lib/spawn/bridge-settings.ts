@@ -1,0 +1,65 @@
+import { optionError } from '../errors.js';
+import { Namespace } from '../namespace/namespace.js';
+import { Bridge } from '../network/bridge.js';
+import { type AttachOptions, seatOptions } from '../network/bridge-options.js';
+import { parseAddress } from '../network/ip.js';
+import type { NetworkOptions } from '../network/types.js';
+import type { NamespaceChoice } from './settings.js';
+import type { SpawnOptions } from './types.js';
+import * as check from './validate.js';
+
+/** The `network` of a spawn that is on a bridge, checked. */
+export interface BridgeSetting {
+  readonly bridge: Bridge;
+  readonly seat: AttachOptions;
+  /** Names of its own, for /etc/hosts. */
+  readonly dns: Readonly<Record<string, string>>;
+}
+
+const isOnBridge = (network: SpawnOptions['network']): network is NetworkOptions =>
+  typeof network === 'object' && network !== null && 'bridge' in network && network.bridge !== undefined;
+
+/** What is left for who knows of no bridge. */
+export function withoutBridge(network: SpawnOptions['network']): SpawnOptions['network'] {
+  if (isOnBridge(network)) {
+    const { ports } = network;
+    return ports === undefined ? 'none' : { ports };
+  }
+  if (typeof network !== 'object' || network === null || network instanceof Namespace || Array.isArray(network)) return network;
+  const { bridge: _, ...rest } = network as NetworkOptions;
+  for (const option of ['address', 'mac', 'bandwidth'] as const)
+    if (rest[option] !== undefined) throw optionError(`network.${option}`, 'nothing without `bridge`', rest[option]);
+  return rest;
+}
+
+export function bridgeOf(options: SpawnOptions, namespaces: { readonly net: NamespaceChoice; readonly mount: NamespaceChoice }): BridgeSetting | undefined {
+  const { network, hostname, detached } = options;
+  if (!isOnBridge(network)) return undefined;
+  check.onlyKeys(network, 'network', ['bridge', 'address', 'mac', 'ports', 'bandwidth', 'egress', 'dns']);
+  const { bridge, address, mac, bandwidth, egress, dns } = network;
+  if (!(bridge instanceof Bridge)) throw optionError('network.bridge', 'a Bridge', bridge);
+  if (namespaces.net !== 'new') throw optionError('network.bridge', "nothing when namespaces.net is not 'new'", bridge);
+  if (detached) throw optionError('detached', 'false with a bridge, which goes with this process', detached);
+  if (egress !== undefined) throw optionError('network.egress', 'nothing with a bridge in this version: what leaves the subnet is not filtered yet', egress);
+  if (dns !== undefined && namespaces.mount !== 'new')
+    throw optionError('network.dns', "nothing when namespaces.mount is not 'new': there is no /etc/hosts to write", dns);
+  const seat = seatOptions({ address, mac, bandwidth }, 'network.', bridge);
+  if (seat.bandwidth !== undefined) checkLimitIsKept(options);
+  return { bridge, seat: { ...seat, hostname }, dns: dns === undefined ? {} : dnsOf(dns) };
+}
+
+/** What a sandbox sends is shaped at its own end of the pair, which whoever may configure its network could undo. */
+function checkLimitIsKept({ capabilities, network }: SpawnOptions): void {
+  const lists = capabilities === undefined ? [] : Array.isArray(capabilities) ? [capabilities] : Object.values(capabilities);
+  if (lists.some((list) => Array.isArray(list) && list.includes('CAP_NET_ADMIN')))
+    throw optionError('network.bandwidth', 'nothing with CAP_NET_ADMIN, which could undo it', (network as { bandwidth?: unknown }).bandwidth);
+}
+
+function dnsOf(value: unknown): Record<string, string> {
+  const names = check.record(value, 'network.dns');
+  for (const [name, address] of Object.entries(names)) {
+    if (!/^[A-Za-z0-9_.-]{1,253}$/.test(name)) throw optionError('network.dns', 'names of letters, digits, dots, dashes and underscores', name);
+    if (typeof address !== 'string' || !parseAddress(address)) throw optionError(`network.dns.${name}`, 'an IPv4 or IPv6 address', address);
+  }
+  return names as Record<string, string>;
+}

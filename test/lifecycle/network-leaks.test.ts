@@ -1,0 +1,69 @@
+// Ports and ways out end with their sandbox, however that ends, and with their host.
+import { expect, test } from 'vitest';
+import { inChild } from '../helpers/harness.js';
+import { fixturesDirectory } from '../helpers/probe.js';
+
+const fixtures = JSON.stringify(fixturesDirectory());
+const runs = Number(process.env['CLOISTER_NETWORK_RUNS'] ?? 50);
+
+/** Each in turn, in a process of its own that looks at itself. */
+const script = `
+  import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+  import { spawnIsolated } from 'cloister';
+  const mounts = [{ type: 'bind', source: ${fixtures}, target: '/probe', readonly: true }];
+  const ports = [{ host: 0, guest: 80 }, { host: 0, guest: 53, protocol: 'udp' }];
+  const ask = (...words) => spawnIsolated('/probe/probe', words, { mounts, stdio: 'ignore', network: { ports, egress: ({ port }) => port === 5 && ((socket) => socket.end('x')) } });
+  const endings = [
+    () => ask('connect-tcp', '192.0.2.1', '5', 'x', '--', 'connect-tcp', '192.0.2.1', '6', '--', 'send-udp', '192.0.2.1', '6', 'x'),
+    () => ask('connect-tcp', '192.0.2.1', '5', '--', 'sleep').once('spawn', function () { this.kill('SIGKILL'); }),
+    () => { const child = ask('sleep'); child.kill('SIGKILL'); return child; },
+    () => spawnIsolated('/no/such', [], { mounts, stdio: 'ignore', network: { ports, egress: 'deny' } }),
+    () => spawnIsolated('true', [], { stdio: 'ignore', network: { ports: [...ports, { host: 1, guest: 1, address: '192.0.2.1' }], egress: 'deny' } }),
+  ];
+  let denied = 0;
+  const round = async (count) => {
+    for (let turn = 0; turn < count; turn++) {
+      const child = endings[turn % endings.length]();
+      child.on('denied', () => denied++);
+      await child.exited.catch(() => {});
+    }
+  };
+  const turns = async (count) => { for (let turn = 0; turn < count; turn++) await new Promise((resolve) => setImmediate(resolve)); };
+  const look = async () => {
+    await turns(100);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    const targets = readdirSync('/proc/self/fd').map((fd) => { try { return readlinkSync('/proc/self/fd/' + fd).replace(/\\d+/g, ''); } catch { return 'gone'; } });
+    return { sockets: targets.filter((target) => target.startsWith('socket')).length, networks: targets.filter((target) => target.startsWith('net:')).length, resources: process.getActiveResourcesInfo().filter((name) => name !== 'Timeout').length };
+  };
+  await round(10);
+  const before = await look();
+  await round(${runs});
+  const after = await look();
+  console.log(JSON.stringify({ before, after, denied: denied > 0 }));
+`;
+
+test(`${runs} sandboxes with ports and egress, ended in every way, leave nothing`, async () => {
+  const { stdout, stderr, exitCode } = await inChild(script, { deadline: 110_000 });
+  expect([stderr, exitCode]).toEqual(['', 0]);
+  const { before, after, denied } = JSON.parse(stdout);
+  expect(after).toEqual(before);
+  expect(denied).toBe(true);
+}, 120_000);
+
+test('the host, killed, takes the sandbox and its ports along', async () => {
+  const host = `
+    import { spawnIsolated } from 'cloister';
+    const mounts = [{ type: 'bind', source: ${fixtures}, target: '/probe', readonly: true }];
+    const child = spawnIsolated('/probe/probe', ['sleep'], { mounts, network: { ports: [{ host: 0, guest: 80 }], egress: 'deny' } });
+    await child.spawned;
+    console.log(JSON.stringify({ port: child.ports[0].host, pid: child.pid }));
+  `;
+  const { stdout } = await inChild(host, { killAt: /port/ });
+  const { port, pid } = JSON.parse(stdout);
+  const { connect } = await import('node:net');
+  const error = await new Promise((resolve) => connect(port, '127.0.0.1').on('error', ({ code }: NodeJS.ErrnoException) => resolve(code)));
+  expect(error).toBe('ECONNREFUSED');
+  const { settled } = await import('../helpers/settled.js');
+  const { existsSync, readFileSync } = await import('node:fs');
+  await settled(() => !existsSync(`/proc/${pid}`) || /^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8')));
+});
