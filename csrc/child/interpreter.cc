@@ -251,8 +251,8 @@ void child_main(void* start) {
   if (child->clears_handlers) clear_handlers();
   const PlanHeader* header = reinterpret_cast<const PlanHeader*>(child->plan);
   __atomic_store_n(&child->shared->state, static_cast<uint32_t>(ChildState::running), __ATOMIC_RELEASE);
-  // Only then is somebody waiting for it (Launch::clone_with_oom_score).
-  if (header->oom_score_adj >= 0) raw_syscall(SYS_futex, pointer(&child->shared->state), FUTEX_WAKE, 1);
+  // Only then is somebody waiting for it (Launch::clone_in_vfork).
+  if (header->vfork) raw_syscall(SYS_futex, pointer(&child->shared->state), FUTEX_WAKE, 1);
   run_steps(child->plan, header->join_end, header->step_count, child->slots, child->shared);
   leave();
 }

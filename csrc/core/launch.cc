@@ -115,8 +115,10 @@ void Launch::run(const uint32_t* owner) {
       join();
     } else if (header().clone_flags != 0) {
       memcpy(arena_->child.slots, shared().slots, sizeof(shared().slots));
-      if (header().oom_score_adj >= 0 ? clone_with_oom_score(&args) : clone_child(&args)) {
-        if (header().oom_score_adj < 0) write_ids(shared().pid);
+      if (header().vfork) {
+        clone_in_vfork(&args);
+      } else if (clone_child(&args)) {
+        write_ids(shared().pid);
       }
     }
     bool kill_now = false;
@@ -147,10 +149,11 @@ bool Launch::clone_child(struct clone_args* args) {
   return true;
 }
 
-// Writing oom_score_adj of a task that shares memory writes it for all who share that memory, us included, unless the task
-// has a vfork parent waiting (__set_oom_adj in fs/proc/base.c). So here this thread sleeps in a vfork, and another, alive
-// for just that time, does what this one would have done.
-bool Launch::clone_with_oom_score(struct clone_args* args) {
+// Two things ask for a vfork parent that waits. Writing oom_score_adj of a task that shares memory writes it for all who share that
+// memory, us included, unless there is one (__set_oom_adj in fs/proc/base.c). And when the child's control group is out of memory,
+// the kernel takes the task with most of it, which is the child with ours, and kills all who share it; not one in a vfork (in_vfork
+// in mm/oom_kill.c). So here this thread sleeps, and another, alive for just that time, does what this one would have done.
+void Launch::clone_in_vfork(struct clone_args* args) {
   args->flags |= CLONE_VFORK | CLONE_PARENT_SETTID;
   args->parent_tid = reinterpret_cast<uint64_t>(&shared().pid);
   std::thread writer([this] {
@@ -170,7 +173,6 @@ bool Launch::clone_with_oom_score(struct clone_args* args) {
     wake(&shared().state);
   }
   writer.join();
-  return pid > 0;
 }
 
 // The joiner lives for a moment, with our descriptor table, to be where clone3(2) or setns(2) brings it: a thread of ours can

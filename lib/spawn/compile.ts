@@ -236,8 +236,11 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   execute(plan, settings, init?.program);
   if (context.ids && newUser && context.ids.writer !== 'child') plan.idMap = idTexts(context.ids);
   plan.oomScoreAdj = settings.oomScoreAdj;
-  // Nobody waits in a vfork for what a joiner makes, so it must not share our memory: it would be our score as well (__set_oom_adj).
-  if (settings.oomScoreAdj !== undefined && plan.joinFlags >= 0) plan.ownMemory = true;
+  // Both a score and the death of a group that is out of memory meet all who share memory, us included, unless one waits in a vfork.
+  const mustNotMeetUs = settings.oomScoreAdj !== undefined || (context.group?.mayRunOutOfMemory ?? false);
+  // Nobody does for what a joiner makes: then that does not share ours.
+  if (mustNotMeetUs && plan.joinFlags >= 0) plan.ownMemory = true;
+  else plan.vfork = mustNotMeetUs;
   return { namespaces: kinds, missing };
 }
 
