@@ -167,11 +167,12 @@ void Launch::clone_in_vfork(struct clone_args* args) {
     write_ids(shared().pid);
   });
   const long pid = clone_process(args, child_main, &arena_->child, &arena_->child.clears_handlers);
-  if (pid < 0) {
-    fail(Phase::clone_child, static_cast<int>(-pid));
-    __atomic_store_n(&shared().state, static_cast<uint32_t>(ChildState::running), __ATOMIC_RELEASE);
+  if (pid < 0) fail(Phase::clone_child, static_cast<int>(-pid));
+  // It has not run if there is none, and if it was killed at birth, as a group that has been killed does it (cgroup_post_fork).
+  uint32_t created = static_cast<uint32_t>(ChildState::created);
+  if (__atomic_compare_exchange_n(&shared().state, &created, static_cast<uint32_t>(ChildState::running), false,
+                                  __ATOMIC_RELEASE, __ATOMIC_RELAXED))
     wake(&shared().state);
-  }
   writer.join();
 }
 

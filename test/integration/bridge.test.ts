@@ -401,6 +401,17 @@ describeNeeding(['root', 'program:ip', 'program:unshare'])('twenty networks at o
 });
 
 describeNeeding(['root', 'program:ip', 'program:unshare'])('a bridge', () => {
+  // The thread that makes it sleeps until the program begins (a group that may run out of memory), and that waits for its network.
+  test('and a limit of memory', async () => {
+    const seen = await onHost(`
+      const bridge = await Bridge.create({ subnet: '10.21.0.0/24' });
+      const { exitCode, reason } = await runIsolated('true', [], { network: { bridge }, cgroup: { memory: '64M' } });
+      await bridge.delete();
+      tell({ exitCode, reason });
+    `);
+    expect(seen).toEqual({ exitCode: 0, reason: 'exit' });
+  });
+
   test('that cannot be made is told why, and leaves nothing', async () => {
     const seen = await onHost(`
       const bridge = await Bridge.create({ name: 'red', subnet: '10.21.0.0/24' });
