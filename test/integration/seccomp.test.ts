@@ -1,11 +1,10 @@
 // Filters of system calls, from within: what is answered, and what the receipt says.
-import { type IsolationError, runIsolated, type SeccompProfile, type SpawnOptions } from 'cloister';
+import { runIsolated, type SeccompProfile, type SpawnOptions } from 'cloister';
 import { describe, expect, test } from 'vitest';
 import { defaultPolicy } from '../../lib/security/seccomp/default-profile.js';
 import { policyOf } from '../../lib/security/seccomp/oci-profile.js';
 import { decide, errnoOf, isErrno, type Policy } from '../../lib/security/seccomp/policy.js';
 import { type Architecture, nativeArchitecture, syscallNames, syscallNumbers, x32Bit } from '../../lib/security/seccomp/syscalls.js';
-import { testNeeding } from '../helpers/lane.js';
 import { ask, askFully, insideFixture, withFixtures } from '../helpers/probe.js';
 
 const last = 1024;
