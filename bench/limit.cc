@@ -81,7 +81,6 @@ namespace {
 #ifndef P_PIDFD
 #define P_PIDFD 3
 #endif
-constexpr uint64_t kPidfdFlag = 0x1000;          // CLONE_PIDFD
 constexpr uint64_t kClearSighand = 0x100000000;  // CLONE_CLEAR_SIGHAND
 constexpr uint64_t kIntoCgroup = 0x200000000;    // CLONE_INTO_CGROUP
 
@@ -180,7 +179,7 @@ void run_once() {
     args.flags |= kIntoCgroup;
     args.cgroup = static_cast<uint64_t>(shared.slots[header->cgroup_slot]);
   }
-  const long pid = clone3_call(&args, child_entry, &start);
+  const long pid = clone_and_run(SYS_clone3, reinterpret_cast<long>(&args), sizeof(args), 0, child_entry, &start);
   at_.cloned = ticks();
   if (pid < 0) die("clone3", static_cast<int>(-pid));
   if (!with_vfork && header->uid_map >= 0) write_ids();

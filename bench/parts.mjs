@@ -13,6 +13,7 @@ const without = {
   'cgroup with three limits': { cgroup: undefined },
   'masked paths': { maskedPaths: [] },
   'read-only paths': { readonlyPaths: [] },
+  'system call filter': { seccomp: 'unconfined' },
   'mount namespace and all in it': { namespaces: { mount: 'host' } },
 };
 

@@ -11,6 +11,8 @@ import { counters } from './cgroup.mjs';
 import { chart } from './chart.mjs';
 import { contest, full } from './contest.mjs';
 import { layers } from './layers.mjs';
+import { networks } from './network.mjs';
+import { notifyRates } from './notify.mjs';
 import { partsByOption, partsByStep } from './parts.mjs';
 import { openPeers } from './peers.mjs';
 import { preparePlan, startLimit } from './plan.mjs';
@@ -20,7 +22,7 @@ import { countByStrace, countPlan } from './syscalls.mjs';
 const { values: flags } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
-    rows: { type: 'string', default: '1,2,3,4,8,9,10,11,13,parts' },
+    rows: { type: 'string', default: '1,2,3,4,8,9,10,11,12,13,parts,notify' },
     gib: { type: 'string', default: '0,1,4' },
   },
 });
@@ -67,10 +69,11 @@ if (wants('8', '9', '10')) {
   await layers(report, { program, rounds, rows, quick: flags.quick });
 }
 if (wants('11')) await counters(report);
+if (wants('12')) await networks(report, program, options, rounds);
 if (wants('13')) await systemCalls();
 if (wants('parts')) await parts();
+if (wants('notify')) await notify();
 
-if (await lacksSeccomp()) report.note('"full" is without seccomp: this version of the library does not have it yet');
 process.stdout.write(report.table());
 writeFileSync(join(results, 'latest.json'), `${JSON.stringify(report.json(), null, 2)}\n`);
 writeFileSync(join(results, 'latest.svg'), chart(report.json()));
@@ -172,6 +175,14 @@ async function systemCalls() {
   });
 }
 
+async function notify() {
+  say('notify');
+  for (const [syscall, { perSecond, cpuUs, loopDelayMs }] of Object.entries(await notifyRates()))
+    report.note(
+      `seccomp.notify: ${perSecond.toLocaleString('en')} ${syscall} a second (goal: 5,000), ${cpuUs.toFixed(1)} µs of processor time each, the loop late by ${loopDelayMs.toFixed(1)} ms (99th percentile)`,
+    );
+}
+
 async function parts() {
   say('parts');
   report.parts(await partsByOption(program, options, Math.ceil(rounds / 2)), await partsByStep(program, options, flags.quick ? 100 : 1000));
@@ -186,15 +197,6 @@ async function withLimits(options) {
   } catch (error) {
     report.note(`"full" is without cgroup limits: ${error.message.split('\n')[0]}`);
     return options;
-  }
-}
-
-async function lacksSeccomp() {
-  try {
-    await runIsolated(program, [], { ...options, seccomp: 'default' });
-    return false;
-  } catch (error) {
-    return error.name === 'TypeError';
   }
 }
 

@@ -23,6 +23,12 @@ namespace {
 #define SECCOMP_ADDFD_FLAG_SEND 2
 #endif
 
+// Of 6.6: who answers goes to sleep soon, so the caller may be woken on the same processor.
+#ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
+#define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
+#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP 1
+#endif
+
 constexpr int kCallWords = 9;      // id; pid; architecture and number; six arguments
 constexpr int kResponseWords = 3;  // id; value; errno, or the flag to go on
 constexpr int kBatch = 64;         // then the loop has its turn
@@ -68,6 +74,7 @@ void CallListener::on_socket() {
   watch_ = nullptr;
   fd_.reset(listener < 0 ? -1 : listener);
   if (listener < 0) return;
+  (void)ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
   watch_ = Watch::open(Environment::of(Env()), fd_.get(), [this] { on_calls(); });
   if (watch_ != nullptr) watch_->ref(false);
   // Without a watch nobody will ever answer: closed, so that calls fail.

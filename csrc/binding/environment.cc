@@ -28,6 +28,7 @@ void Environment::teardown(napi_async_cleanup_hook_handle, void* data) {
   self->opened();  // held until the end of this function
   for (Process* process : self->processes_) process->kill_for_teardown();
   self->spawner_.stop();
+  self->helper_.stop();
   const std::set<Process*> left = self->processes_;
   for (Process* process : left) process->end_for_teardown();
   const std::set<Watcher*> watching = self->watchers_;
@@ -63,7 +64,7 @@ int Environment::begin(PlanRun* run) {
   }
   // The loop stays alive for a plan that runs, and only then.
   if (running_++ == 0) uv_ref(reinterpret_cast<uv_handle_t*>(async_));
-  if (const int error = spawner_.submit(run->launch())) {
+  if (const int error = helper_.submit(run->launch())) {
     if (--running_ == 0) uv_unref(reinterpret_cast<uv_handle_t*>(async_));
     return -error;
   }

@@ -47,7 +47,7 @@ class Environment {
   }
   void disown(int fd) { fds_.erase(fd); }
 
-  // From the spawner's thread.
+  // From the thread that runs plans.
   void finished(PlanRun* run);
   int begin(PlanRun* run);  // 0, or a negative errno
 
@@ -60,6 +60,9 @@ class Environment {
   uv_async_t* async_ = nullptr;
   napi_async_cleanup_hook_handle hook_ = nullptr;
   Spawner spawner_;
+  // Plans without a child have a thread of their own: the other one may sleep in a vfork until its child executes, and a child waits
+  // before that for what plans bring about, as the network of a bridge.
+  Spawner helper_;
   std::set<Process*> processes_;
   std::set<Watcher*> watchers_;
   std::set<CallListener*> listeners_;

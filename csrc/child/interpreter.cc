@@ -163,6 +163,18 @@ long landlock_add_path(long ruleset, long parent, int64_t access) {
   return raw_syscall(SYS_landlock_add_rule, ruleset, kPathBeneath, pointer(&rule), 0);
 }
 
+// As CLONE_CLEAR_SIGHAND does: what is ignored stays so. The table is a copy of the parent's.
+void clear_handlers() {
+  struct {
+    long handler, flags, restorer, mask;
+  } action;
+  for (long signal = 1; signal <= 64; signal++) {
+    if (raw_syscall(SYS_rt_sigaction, signal, 0, pointer(&action), 8) < 0 || action.handler <= 1) continue;
+    action = {};
+    raw_syscall(SYS_rt_sigaction, signal, pointer(&action), 0, 8);
+  }
+}
+
 bool tolerates(const Step& step, long error) {
   for (const int16_t errno_ : step.tolerate)
     if (errno_ != 0 && error == -errno_) return true;
@@ -236,16 +248,18 @@ int run_steps(const uint8_t* plan, uint32_t from, uint32_t to, int32_t* slots, S
 
 void child_main(void* start) {
   ChildStart* child = static_cast<ChildStart*>(start);
+  if (child->clears_handlers) clear_handlers();
   const PlanHeader* header = reinterpret_cast<const PlanHeader*>(child->plan);
   __atomic_store_n(&child->shared->state, static_cast<uint32_t>(ChildState::running), __ATOMIC_RELEASE);
-  // Only then is somebody waiting for it (Launch::clone_with_oom_score).
-  if (header->oom_score_adj >= 0) raw_syscall(SYS_futex, pointer(&child->shared->state), FUTEX_WAKE, 1);
+  // Only then is somebody waiting for it (Launch::clone_in_vfork).
+  if (header->vfork) raw_syscall(SYS_futex, pointer(&child->shared->state), FUTEX_WAKE, 1);
   run_steps(child->plan, header->join_end, header->step_count, child->slots, child->shared);
   leave();
 }
 
 void joiner_main(void* start) {
   ChildStart* child = static_cast<ChildStart*>(start);
+  if (child->clears_handlers) clear_handlers();
   const PlanHeader* header = reinterpret_cast<const PlanHeader*>(child->plan);
   Shared* shared = child->shared;
   // The descriptor table is the parent's: what these steps open, the parent has.
@@ -253,8 +267,11 @@ void joiner_main(void* start) {
       header->clone_flags == 0)
     leave();
   for (uint32_t i = 0; i < header->slot_count; i++) child->slots[i] = shared->slots[i];
-  const long pid = clone3_call(static_cast<const struct clone_args*>(child->clone_args), child_main, child);
-  if (pid < 0) {
+  const long pid = clone_process(static_cast<const struct clone_args*>(child->clone_args), child_main, child,
+                                 &child->clears_handlers);
+  if (pid > 0) {
+    shared->pid = static_cast<int32_t>(pid);
+  } else {
     shared->report.phase = static_cast<uint32_t>(Phase::clone_child);
     __atomic_store_n(&shared->report.error, static_cast<int32_t>(-pid), __ATOMIC_RELEASE);
   }

@@ -12,6 +12,7 @@ struct ChildStart {
   Shared* shared;
   const void* stack_top;     // of the child that a joiner makes
   const void* clone_args;    // its struct clone_args
+  uint32_t clears_handlers;  // 1: the kernel has not (clone.h)
   int32_t slots[kMaxSlots];  // the child's own copy
 };
 

@@ -63,8 +63,10 @@ struct PlanHeader {
   int64_t cgroup_slot;    // the directory of a cgroup v2 that the child is born in, or -1
   uint32_t map_helpers;   // 1: uid_map and gid_map are argument vectors of newuidmap and newgidmap, without the pid
   uint32_t own_memory;    // 1: the joiner and child do not share our address space (joining a time namespace)
+  uint32_t vfork;         // 1: the parent sleeps until the child has executed; a joiner's child has own_memory instead
+  uint32_t unused;
 };
-static_assert(sizeof(PlanHeader) == 168);
+static_assert(sizeof(PlanHeader) == 176);
 
 inline bool keeps(const PlanHeader& header, uint32_t slot) { return header.keep[slot / 64] >> slot % 64 & 1; }
 

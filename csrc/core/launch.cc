@@ -43,9 +43,6 @@ class NetVisit {
   int error_ = 0;
 };
 
-constexpr uint64_t kPidfdFlag = 0x1000;            // CLONE_PIDFD
-constexpr uint64_t kIntoCgroupFlag = 0x200000000;  // CLONE_INTO_CGROUP
-
 }  // namespace
 
 Launch* Launch::create(const uint8_t* plan, size_t size, const int32_t* slots, size_t slot_count, const char** reason) {
@@ -118,8 +115,10 @@ void Launch::run(const uint32_t* owner) {
       join();
     } else if (header().clone_flags != 0) {
       memcpy(arena_->child.slots, shared().slots, sizeof(shared().slots));
-      if (header().oom_score_adj >= 0 ? clone_with_oom_score(&args) : clone_child(&args)) {
-        if (header().oom_score_adj < 0) write_ids(shared().pid);
+      if (header().vfork) {
+        clone_in_vfork(&args);
+      } else if (clone_child(&args)) {
+        write_ids(shared().pid);
       }
     }
     bool kill_now = false;
@@ -139,11 +138,7 @@ void Launch::run(const uint32_t* owner) {
 }
 
 bool Launch::clone_child(struct clone_args* args) {
-  long pid = clone3_call(args, child_main, &arena_->child);
-  if (pid == -ENOSYS && args->flags == (CLONE_VM | kPidfdFlag | CLONE_CLEAR_SIGHAND)) {
-    pid = clone_call(CLONE_VM | kPidfdFlag | SIGCHLD, reinterpret_cast<uint8_t*>(args->stack) + args->stack_size,
-                     &shared().pidfd, child_main, &arena_->child);
-  }
+  const long pid = clone_process(args, child_main, &arena_->child, &arena_->child.clears_handlers);
   if (pid < 0) {
     fail(Phase::clone_child, static_cast<int>(-pid));
     return false;
@@ -154,10 +149,11 @@ bool Launch::clone_child(struct clone_args* args) {
   return true;
 }
 
-// Writing oom_score_adj of a task that shares memory writes it for all who share that memory, us included, unless the task
-// has a vfork parent waiting (__set_oom_adj in fs/proc/base.c). So here this thread sleeps in a vfork, and another, alive
-// for just that time, does what this one would have done.
-bool Launch::clone_with_oom_score(struct clone_args* args) {
+// Two things ask for a vfork parent that waits. Writing oom_score_adj of a task that shares memory writes it for all who share that
+// memory, us included, unless there is one (__set_oom_adj in fs/proc/base.c). And when the child's control group is out of memory,
+// the kernel takes the task with most of it, which is the child with ours, and kills all who share it; not one in a vfork (in_vfork
+// in mm/oom_kill.c). So here this thread sleeps, and another, alive for just that time, does what this one would have done.
+void Launch::clone_in_vfork(struct clone_args* args) {
   args->flags |= CLONE_VFORK | CLONE_PARENT_SETTID;
   args->parent_tid = reinterpret_cast<uint64_t>(&shared().pid);
   std::thread writer([this] {
@@ -170,14 +166,14 @@ bool Launch::clone_with_oom_score(struct clone_args* args) {
     }
     write_ids(shared().pid);
   });
-  const long pid = clone3_call(args, child_main, &arena_->child);
-  if (pid < 0) {
-    fail(Phase::clone_child, static_cast<int>(-pid));
-    __atomic_store_n(&shared().state, static_cast<uint32_t>(ChildState::running), __ATOMIC_RELEASE);
+  const long pid = clone_process(args, child_main, &arena_->child, &arena_->child.clears_handlers);
+  if (pid < 0) fail(Phase::clone_child, static_cast<int>(-pid));
+  // It has not run if there is none, and if it was killed at birth, as a group that has been killed does it (cgroup_post_fork).
+  uint32_t created = static_cast<uint32_t>(ChildState::created);
+  if (__atomic_compare_exchange_n(&shared().state, &created, static_cast<uint32_t>(ChildState::running), false,
+                                  __ATOMIC_RELEASE, __ATOMIC_RELAXED))
     wake(&shared().state);
-  }
   writer.join();
-  return pid > 0;
 }
 
 // The joiner lives for a moment, with our descriptor table, to be where clone3(2) or setns(2) brings it: a thread of ours can
@@ -188,7 +184,7 @@ void Launch::join() {
   args.flags = header().join_flags | CLONE_FILES | CLONE_CLEAR_SIGHAND | (header().own_memory ? 0 : CLONE_VM);
   args.stack = reinterpret_cast<uint64_t>(arena_->joiner_stack());
   args.stack_size = Arena::kStackSize;
-  const long joiner = clone3_call(&args, joiner_main, &arena_->child);
+  const long joiner = clone_process(&args, joiner_main, &arena_->child, &arena_->child.clears_handlers);
   if (joiner < 0) return fail(Phase::clone_joiner, static_cast<int>(-joiner));
   const bool own_ids = header().join_flags & CLONE_NEWUSER;
   if (own_ids) write_ids(static_cast<pid_t>(joiner));

@@ -41,7 +41,7 @@ class Launch {
   void fail(Phase phase, int error);
   void join();
   bool clone_child(struct clone_args* args);
-  bool clone_with_oom_score(struct clone_args* args);
+  void clone_in_vfork(struct clone_args* args);
   void write_ids(pid_t pid);
   void close_slots();
 

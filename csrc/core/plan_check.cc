@@ -97,7 +97,8 @@ const char* check_plan(uint8_t* plan, size_t size) {
   if (header.size != size) return "plan of another size";
   if (header.slot_count > kMaxSlots) return "too many slots";
   if (header.parent_end > header.join_end || header.join_end > header.step_count) return "sections out of order";
-  if (header.map_helpers > 1 || header.own_memory > 1 || header.joiner > 1) return "flag out of range";
+  if (header.map_helpers > 1 || header.own_memory > 1 || header.joiner > 1 || header.vfork > 1)
+    return "flag out of range";
   const uint64_t steps_end = sizeof(PlanHeader) + static_cast<uint64_t>(header.step_count) * sizeof(Step);
   const Bounds in = {steps_end, header.vectors_end, size};
   if (steps_end > in.data || in.data >= size || in.data % 8 != 0) return "data out of range";

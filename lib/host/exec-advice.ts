@@ -1,6 +1,8 @@
 import { endianness } from 'node:os';
 import { errnoText, IsolationError } from '../errors.js';
 import { EACCES, ENOENT } from '../plan/constants.js';
+import { foreignFormat } from './foreign-format.js';
+import { bringIn, whereOnHost } from './on-host.js';
 
 const ENOEXEC = 8;
 const EISDIR = 21;
@@ -26,7 +28,8 @@ export function execveAdvice(paths: readonly string[], candidate: number, errno:
   const path = paths[candidate] ?? paths[0] ?? '';
   const name = path.split('/').at(-1) ?? path;
   const { what, hint, code } = reason(paths, path, name, -errno, head, landlocked);
-  const where = { step: 'execute the program', index, syscall: 'execve', path };
+  const searched = paths.length > 1 && code === 'ERR_CLOISTER_NO_PROGRAM';
+  const where = { step: 'execute the program', index, syscall: 'execve', path: searched ? name : path };
   return IsolationError.ofErrno(code ?? 'ERR_CLOISTER_EXEC', errno, { ...where, what: what ?? errnoText(errno), hint });
 }
 
@@ -43,18 +46,12 @@ function reason(paths: readonly string[], path: string, name: string, errno: num
     return {
       what: `${path} exists inside, but ${script ? 'the interpreter of its first line' : 'the dynamic loader that it was linked for'}, ${interpreter}, does not`,
       hint: script
-        ? `Put ${interpreter} into the root, or change the first line of ${path}${interpreter.endsWith('\r') ? ' (it ends with a carriage return)' : ''}.`
+        ? (bringIn(interpreter) ??
+          `Put ${interpreter} into the root, or change the first line of ${path}${interpreter.endsWith('\r') ? ' (it ends with a carriage return)' : ''}.`)
         : `Put ${interpreter} and the libraries into the root, or use a statically linked program.`,
     };
   }
-  if (errno === ENOENT) {
-    return {
-      code: 'ERR_CLOISTER_NO_PROGRAM',
-      what: paths.length > 1 ? `there is no program '${name}' in the root's PATH` : `there is no ${path} in the root`,
-      hint:
-        paths.length > 1 ? `Looked for, inside: ${paths.join(', ')}.` : 'The path is looked up inside the sandbox, not on the host. `mounts` can bring it in.',
-    };
-  }
+  if (errno === ENOENT) return noProgram(paths, path, name);
   if (errno === EACCES && landlocked) {
     // The kernel executes the interpreter too: bprm_execve, load_elf_binary.
     const other = interpreter ?? 'its interpreter or dynamic loader if it has one';
@@ -66,7 +63,7 @@ function reason(paths: readonly string[], path: string, name: string, errno: num
   if (errno === EACCES || errno === EISDIR) {
     return {
       what: `${path} exists inside, but may not be executed`,
-      hint: 'It lacks the x permission for this user, is a directory, lies below one that may not be searched, or on a mount that is noexec.',
+      hint: `It${interpreter === undefined ? '' : `, or ${interpreter}, which its first line names,`} lacks the x permission for this user, is a directory, lies below one that may not be searched, or on a mount that is noexec.`,
     };
   }
   if (errno === ENOEXEC || errno === ELIBBAD) {
@@ -78,6 +75,8 @@ function reason(paths: readonly string[], path: string, name: string, errno: num
         hint: 'Use a build for this architecture.',
       };
     }
+    const foreign = foreignFormat(head);
+    if (foreign !== undefined) return { what: `${path} is ${foreign}` };
     if (machine === undefined && isText(head)) {
       return { what: `${path} is a text without a first line '#!'`, hint: "Begin it with '#!/bin/sh', or run it by its interpreter: ('sh', [path])." };
     }
@@ -90,6 +89,36 @@ function reason(paths: readonly string[], path: string, name: string, errno: num
     };
   return {};
 }
+
+function noProgram(paths: readonly string[], path: string, name: string): Reason {
+  const code = 'ERR_CLOISTER_NO_PROGRAM';
+  // A whole line of a shell where a name is expected: child_process.exec takes one.
+  const command = paths.length > 1 ? name : path;
+  const [first = '', ...rest] = command.split(/\s+/);
+  if (rest.length > 0) {
+    const words = /[|&;<>()$`"'*?\\]/.test(command) ? undefined : `(${literal(first)}, [${rest.map(literal).join(', ')}])`;
+    return {
+      code,
+      what: `there is no program ${literal(command)} in the root`,
+      hint: `The command is the name of a program, and its arguments are a list: ${words === undefined ? '' : `${words}, or, for a shell, `}('sh', ['-c', ${literal(command)}]).`,
+    };
+  }
+  if (paths.length > 1) {
+    const onHost = whereOnHost(name);
+    const elsewhere =
+      onHost === undefined || paths.includes(onHost) ? '' : ` On this host it is ${onHost}: \`mounts\` can bring it in, and env.PATH lead to it.`;
+    return { code, what: `there is no program '${name}' in the root's PATH`, hint: `Looked for, inside: ${paths.join(', ')}.${elsewhere}` };
+  }
+  const relative = path.startsWith('/') ? '' : ' A relative one begins at `cwd`.';
+  return {
+    code,
+    what: `there is no ${path} in the root`,
+    hint: bringIn(path) ?? `The path is looked up inside the sandbox, not on the host.${relative} \`mounts\` can bring it in.`,
+  };
+}
+
+/** As it would be written in a program. */
+const literal = (text: string): string => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
 
 /** The path of a first line '#!', as load_script in fs/binfmt_script.c reads it. */
 function scriptInterpreter(head: Buffer): string | undefined {

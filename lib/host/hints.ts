@@ -4,6 +4,7 @@ import { EACCES, EINVAL, ENOENT, ENOTDIR, EPERM, EROFS } from '../plan/constants
 import { cgroupAdvice } from './cgroup-hints.js';
 import { landlockAdvice } from './landlock-hints.js';
 import { parseMountInfo } from './mountinfo.js';
+import { bringIn } from './on-host.js';
 import { speculationAdvice } from './speculation-hints.js';
 
 // Why this host refused a step, found out after it did. Each finding names what was read; nothing is guessed from a message.
@@ -212,6 +213,17 @@ const noFilter: Rule = ({ syscall, errno }) => {
   return { what: 'this kernel has no filters of system calls (CONFIG_SECCOMP_FILTER)', hint: "seccomp: 'unconfined' runs the program without one." };
 };
 
+/** proc_pid_lookup and sysfs make nothing by name; the /dev that all roots share is read-only. */
+const kernelTarget: Rule = ({ syscall, errno, step, path }) => {
+  if (!step.startsWith('mount ') || (syscall !== 'mkdirat' && syscall !== 'openat')) return undefined;
+  const [, top] = /^\/(proc|sys|dev)\//.exec(path ?? '') ?? [];
+  if (top === undefined || ![ENOENT, EPERM, EACCES, EROFS].includes(errno)) return undefined;
+  return {
+    what: `nothing new can be made in the sandbox's /${top}`,
+    hint: top === 'dev' ? 'Choose a target elsewhere: a program can be told where.' : 'Mount over what is there, or choose a target elsewhere.',
+  };
+};
+
 const readonlyTarget: Rule = ({ syscall, errno, path }) =>
   errno === EROFS && (syscall === 'mkdirat' || syscall === 'openat')
     ? { what: `${path} does not exist in the root, which is read-only`, hint: 'Make it in the layers, or let the root be writable.' }
@@ -314,7 +326,10 @@ const otherOwner: Rule = ({ syscall, errno, step }) => {
 const refusedValue: Rule = ({ syscall, errno, step, path }) => {
   if (step === 'enter the working directory') {
     if (errno === ENOENT)
-      return { what: `there is no directory ${path} in the root`, hint: '`cwd` is a path inside the sandbox; `mounts` can bring a directory in.' };
+      return {
+        what: `there is no directory ${path} in the root`,
+        hint: bringIn(path ?? '') ?? '`cwd` is a path inside the sandbox; `mounts` can bring a directory in.',
+      };
     if (errno === ENOTDIR) return { what: `${path} is not a directory in the root` };
     if (errno === EACCES) return { what: `root inside may not enter ${path}` };
   }
@@ -344,7 +359,17 @@ const refusedValue: Rule = ({ syscall, errno, step, path }) => {
   return undefined;
 };
 
+/** nft_expr_type_get in net/netfilter/nf_tables_api.c, __netlink_create: what is not built, or cannot be loaded by whoever asks. */
+const noTransparentProxy: Rule = ({ step, errno }) => {
+  if (!step.startsWith('intercept what is sent') || ![k.ENOENT, k.EOPNOTSUPP, k.EPROTONOSUPPORT].includes(errno)) return undefined;
+  return {
+    what: 'this kernel has no nf_tables with tproxy, which egress is decided by',
+    hint: 'As root, `modprobe -a nf_tables nft_tproxy` (CONFIG_NFT_TPROXY); without `egress`, nothing leaves a sandbox either.',
+  };
+};
+
 const rules: readonly Rule[] = [
+  noTransparentProxy,
   cgroupAdvice,
   landlockAdvice,
   speculationAdvice,
@@ -359,6 +384,7 @@ const rules: readonly Rule[] = [
   noFilter,
   outerFilter,
   chrooted,
+  kernelTarget,
   readonlyTarget,
   noSuchSource,
   noDirectory,

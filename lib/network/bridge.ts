@@ -160,9 +160,10 @@ export class Bridge implements AsyncDisposable {
 
   /** A network that is gone has taken its link along; nobody tells us. */
   async #sweep(): Promise<void> {
-    if (![...this.#seats].some(({ link }) => link !== undefined)) return;
+    const connected = [...this.#seats].filter(({ link }) => link !== undefined);
+    if (connected.length === 0) return;
     const names = new Set((await listLinks(this.#route)).map(({ name }) => name));
-    for (const seat of this.#seats) if (seat.link !== undefined && !names.has(seat.link)) await this.leave(seat);
+    for (const seat of connected) if (!names.has(seat.link as string)) await this.leave(seat);
   }
 
   async #delete(): Promise<void> {

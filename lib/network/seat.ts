@@ -44,6 +44,7 @@ export class Seat {
   /** Our end of the pair. */
   #link: string | undefined;
   #published: readonly PortSetting[] = [];
+  #connected = false;
   #released = false;
 
   constructor(shared: Shared, options: SeatOptions) {
@@ -53,8 +54,9 @@ export class Seat {
     this.addresses = shared.leases.take(options.address);
   }
 
+  /** Once it is there: before, that it is not would not mean that it has gone. */
   get link(): string | undefined {
-    return this.#link;
+    return this.#connected ? this.#link : undefined;
   }
 
   /** For /etc/hosts: its path on the host. */
@@ -83,6 +85,7 @@ export class Seat {
       // In the same breath: what has no owner would never be found again.
       await route.request(addVeth(pair, { name, network: network.fd, mac }), changeLink(pair, { alias: owner, master: index, up: true }));
       const ours = await findLink(route, pair);
+      this.#connected = true;
       const theirs = await findLink(inside, name);
       const addresses = this.addresses.map((address) => {
         const subnet = subnets.find((each) => contains(each, address)) as Subnet;

@@ -11,7 +11,7 @@ export interface StepOptions {
   readonly tolerate?: readonly number[];
 }
 
-const headerBytes = 168;
+const headerBytes = 176;
 const stepBytes = 64;
 const magic = 0x4c504c43;
 /** csrc/child/plan.h, kMaxSlots. */
@@ -50,6 +50,8 @@ export class PlanBuilder {
   cgroupPath: string | undefined;
   /** The joiner gets a copy of our memory, where the kernel refuses whoever shares one (setns of a time namespace). */
   ownMemory = false;
+  /** The cloning thread sleeps until the child has executed, for what the kernel does to those who share memory: csrc/core/launch.cc. */
+  vfork = false;
 
   /** Following steps go to this section. */
   in(section: Section): this {
@@ -185,6 +187,8 @@ export class PlanBuilder {
     i64(this.cgroupSlot === undefined ? -1 : this.cgroupSlot.slot);
     u32(helpers ? 1 : 0);
     u32(this.ownMemory ? 1 : 0);
+    u32(this.vfork ? 1 : 0);
+    u32(0);
     return plan;
   }
 }

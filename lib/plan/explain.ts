@@ -47,6 +47,7 @@ export function explanationOf(plan: PlanBuilder): Explanation {
       args: [
         cloneFlags(plan.cloneFlags & ~k.CLONE_PIDFD, [
           'CLONE_VM',
+          ...(plan.vfork ? ['CLONE_VFORK'] : []),
           'CLONE_PIDFD',
           'CLONE_CLEAR_SIGHAND',
           ...(plan.cgroupSlot ? ['CLONE_INTO_CGROUP'] : []),

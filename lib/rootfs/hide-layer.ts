@@ -2,6 +2,7 @@ import { statSync } from 'node:fs';
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import type { Slot } from '../plan/steps.js';
+import { opaqueMarker } from '../tree/whiteouts.js';
 import { type HostLayout, isBelow, isWorkplace } from './host-layout.js';
 import { mountAbilities } from './mount-abilities.js';
 
@@ -20,6 +21,8 @@ export function hideLayer(
   layout: HostLayout,
   userxattr: boolean,
   owner?: { readonly uid: number; readonly gid: number },
+  /** Opaque directories are told by a name in them, which fuse-overlayfs takes as well and every file system has. */
+  byName = false,
 ): void {
   const made = new Set<string>();
   const makeDirectory = (path: string, mode: number): void => {
@@ -31,7 +34,7 @@ export function hideLayer(
   for (const hidden of hiddenIn(layout, directory)) {
     const { path, mode } = hidden;
     // Without the attribute a directory cannot be made empty, only be taken away.
-    const isGone = hidden.kind === 'file' || (userxattr && !mountAbilities().tmpfsUserXattrs && !isWorkplace(hidden));
+    const isGone = hidden.kind === 'file' || (userxattr && !byName && !mountAbilities().tmpfsUserXattrs && !isWorkplace(hidden));
     const parts = path.slice(directory === '/' ? 1 : directory.length + 1).split('/');
     for (let depth = 1; depth < parts.length; depth++) {
       const above = parts.slice(0, depth).join('/');
@@ -47,6 +50,10 @@ export function hideLayer(
     }
     made.add(parts.join('/'));
     makeDirectory(inLayer, mode);
+    if (byName) {
+      plan.add('mknodat', [base, `${inLayer}/${opaqueMarker}`, k.S_IFREG | 0o600, 0]);
+      continue;
+    }
     const opened = plan.open(path, 'openat', [base, inLayer, k.O_RDONLY | k.O_DIRECTORY | k.O_CLOEXEC, 0]);
     plan.add('fsetxattr', [opened, userxattr ? 'user.overlay.opaque' : 'trusted.overlay.opaque', Buffer.from('y'), 0]);
     plan.add('close', [opened]);

@@ -26,7 +26,7 @@ const hiddenFiles = [
   '/var/lib/cloister',
 ] as const;
 /** Mounted anew for each sandbox. */
-const kernelDirectories = ['/dev', '/proc', '/sys'] as const;
+export const kernelDirectories = ['/dev', '/proc', '/sys'] as const;
 
 /** File systems that show the kernel, not files. */
 const kernelTypes = new Set([

@@ -7,6 +7,8 @@ import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import { mountAttr } from '../plan/structs.js';
 import { idsFor } from '../security/id-map.js';
+import type { Driver } from './drivers/driver.js';
+import { overlay as overlayfs } from './drivers/overlay.js';
 import { cloneMount } from './filesystem.js';
 import { hiddenIn, hideLayer } from './hide-layer.js';
 import { type HostLayout, type HostMount, hostLayout, hostTree, type TreeEntry } from './host-layout.js';
@@ -32,12 +34,12 @@ export interface HostRoot {
 const known = new Map<string, Promise<HostRoot>>();
 
 /** What can be shown of the host, found by trying each mount once; again when the host's mounts change. */
-export function hostRoot(hide: readonly string[] = []): Promise<HostRoot> {
+export function hostRoot(hide: readonly string[] = [], driver: Driver = overlayfs): Promise<HostRoot> {
   const layout = hostLayout(hide);
-  const key = hide.join('\0');
+  const key = [driver.name, ...hide].join('\0');
   const ready = known.get(key);
   if (ready && latest.get(key) === layout) return ready;
-  const made = examine(layout);
+  const made = examine(layout, driver);
   known.set(key, made);
   latest.set(key, layout);
   // Spawns that have taken the old one have duplicates of its descriptors.
@@ -47,21 +49,22 @@ export function hostRoot(hide: readonly string[] = []): Promise<HostRoot> {
 }
 const latest = new Map<string, HostLayout>();
 
-async function examine(layout: HostLayout): Promise<HostRoot> {
+async function examine(layout: HostLayout, driver: Driver): Promise<HostRoot> {
   const who = caller();
   await tryMounts();
-  const kit = who.privileged && mountAbilities().detached ? await makeKit(layout) : undefined;
   const ids = await idsFor('auto', who, { uid: 0, gid: 0 });
+  let kit: Kit | undefined;
   try {
+    if (who.privileged && mountAbilities().detached) kit = await makeKit(layout);
     const shown: HostRoot['shown'][number][] = [];
     const missing: string[] = [];
     for (const [index, mount] of layout.mounts.entries()) {
       const hides = hiddenIn(layout, mount.path).length > 0;
       if (mount.kind === 'file' || !who.privileged) {
         shown.push({ ...mount, index, hides, idmapped: false });
-      } else if (ids.userns !== undefined && (await works(mount, ids.userns))) {
+      } else if (ids.userns !== undefined && (await works(mount, ids.userns, driver))) {
         shown.push({ ...mount, index, hides, idmapped: true });
-      } else if (await works(mount, undefined)) {
+      } else if (await works(mount, undefined, driver)) {
         shown.push({ ...mount, index, hides, idmapped: false });
         if (ids.userns !== undefined) missing.push(`${mount.path} (owners: ids cannot be mapped on its file system, so its files belong to nobody inside)`);
       } else {
@@ -78,17 +81,22 @@ async function examine(layout: HostLayout): Promise<HostRoot> {
       });
     }
     return { layout, shown, missing, kit };
+  } catch (error) {
+    if (kit) discardKit(kit);
+    throw error;
   } finally {
     ids.release();
   }
 }
 
-async function works(mount: HostMount, userns: number | undefined): Promise<boolean> {
+async function works(mount: HostMount, userns: number | undefined, driver: Driver): Promise<boolean> {
   const plan = new PlanBuilder();
   beginMaking(plan);
   plan.label('try an overlay', mount.path);
   const space = tmpfsUpper(plan, 2 ** 20, undefined);
-  overlay(plan, space, { lowers: [layer(plan, space.stage, mount.path, userns)], userxattr: false, volatile: false });
+  // Whether another driver can have it only its program knows: that it can be shown with its owners is the rest.
+  if (driver.host === 'one layer') cloneMount(plan, cwd, mount.path, { userns });
+  else overlay(plan, space, { lowers: [layer(plan, space.stage, mount.path, userns)], userxattr: false, volatile: false });
   try {
     await runPlan(plan);
     return true;

@@ -5,6 +5,7 @@ import type { PlanBuilder } from '../plan/builder.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import { outside, rootOutside } from '../security/id-map.js';
 import { cloneMount, openDirectory } from './filesystem.js';
+import { openHostTree } from './host-tree.js';
 import { mountAbilities } from './mount-abilities.js';
 import { layer, type RootAttributes } from './overlay.js';
 import type { Stage } from './stage.js';
@@ -20,6 +21,13 @@ export type Lower =
   | { readonly kind: 'kit'; readonly name: string }
   /** A directory beside the upper ones. */
   | { readonly kind: 'base'; readonly name: string }
+  /** The host's tree as one: `/`, and mounts in it; `recursive`: as they are. */
+  | {
+      readonly kind: 'host';
+      readonly recursive: boolean;
+      readonly idmapped: boolean;
+      readonly mounts: readonly { readonly path: string; readonly idmapped: boolean }[];
+    }
   /** A directory of a tree that is held by a descriptor: '' is its root. `path`: where it is, if that has a place. */
   | { readonly kind: 'held'; readonly fd: number; readonly name: string; readonly path: string | undefined };
 
@@ -91,6 +99,8 @@ export function openLower(plan: PlanBuilder, lower: Lower, context: LowerContext
       return isMount ? layer(plan, stage, lower.path, userns) : openDirectory(plan, cwd, lower.path);
     case 'mount':
       return context.privileged || isMount ? layer(plan, stage, lower.path, lower.idmapped ? userns : undefined) : openDirectory(plan, cwd, lower.path);
+    case 'host':
+      return openHostTree(plan, stage, lower, userns);
     case 'kit':
       return cloneMount(plan, context.kit as Slot, lower.name, { userns });
     case 'base':

@@ -16,6 +16,7 @@ import { type Server, slotsOf, startServers } from './drivers/fuse-server.js';
 import { openDirectory } from './filesystem.js';
 import type { FrozenLayer } from './frozen-layer.js';
 import { hostRoot, ordinaryHostRoot, privilegedHostRoot, privilegedParts, withoutUserXattrs } from './host-root.js';
+import { foreignFiles, hideOnHost, hostPart } from './host-tree.js';
 import type { LayerHold } from './layer-hold.js';
 import { type Lower, type LowerContext, openLower, type PartSource, rootAttributes } from './lowers.js';
 import { mountAbilities } from './mount-abilities.js';
@@ -140,7 +141,7 @@ async function makeOrdinary(settings: RootSettings, ids: Ids, trial: boolean): P
 
 async function overlays(plan: PlanBuilder, settings: RootSettings, map: IdMap, userns: number | undefined, userxattr: boolean, trial: boolean): Promise<Built> {
   const { layers, upper, size, volatile, hide, driver } = settings;
-  const root = layers === undefined ? await hostRoot(hide) : undefined;
+  const root = layers === undefined ? await hostRoot(hide, driver) : undefined;
   const owner = userxattr ? undefined : rootOutside(map);
   const store = mountAbilities().detached ? undefined : makeStore(plan);
   const space = upper === 'tmpfs' ? tmpfsUpper(plan, size, owner, driver) : directoryUpper(plan, upper, owner, driver);
@@ -149,7 +150,14 @@ async function overlays(plan: PlanBuilder, settings: RootSettings, map: IdMap, u
   const kit = kitFd === undefined ? undefined : plan.slot('kit', native().duplicate(kitFd, 0));
   const context: LowerContext = { privileged: !userxattr, kit, base: space.base, userns, stage: space.stage, held: new Map() };
   let made: Pick<Built, 'mounts' | 'missing' | 'parts'>;
-  if (root && userxattr) {
+  if (root && driver.host === 'one layer') {
+    hideOnHost(plan, space, root, userxattr);
+    const part = hostPart(root, map, userxattr, above('/'));
+    const opened = part.lowers.map((lower) => openLower(plan, lower, context));
+    plan.label('overlay the host', '/');
+    const mount = overlay(plan, space, { lowers: opened, userxattr, volatile: volatile && !trial, root: part.root });
+    made = { mounts: [{ target: '/', mount }], missing: userxattr ? [...root.missing, foreignFiles] : root.missing, parts: [part] };
+  } else if (root && userxattr) {
     made = ordinaryHostRoot(plan, root, space, above);
   } else if (root) {
     const parts = privilegedParts(root, map, above);
@@ -206,7 +214,7 @@ function inDirectory(plan: PlanBuilder, upper: string, { base, stage }: UpperSpa
   // Root inside must be able to write to it. Only the directory itself: what is in it has the owners that it has.
   if (owner) plan.add('fchownat', [base, '', owner.uid, owner.gid, k.AT_EMPTY_PATH]);
   const place = { from: cwd, path: dirname(upper), upper: basename(upper), work: basename(work) };
-  const writable = { upper: base, work: openDirectory(plan, cwd, work), place, isKept: true };
+  const writable = { upper: base, work: openDirectory(plan, cwd, work), place, isKept: true, isPlaceless: false };
   return stage.driver.mount(plan, stage, { ...request, writable });
 }
 

@@ -27,6 +27,8 @@ export async function mountAt(made: Made, target: string): Promise<() => Promise
   }
   const { detached } = mountAbilities();
   const plan = new PlanBuilder().in(detached ? 'parent' : 'join');
+  // Whoever shares a working directory with others cannot enter a mount namespace (mntns_install).
+  if (!detached) plan.joinFlags = 0;
   const [root, ...others] = copyStored(plan, made, (name, fd) => plan.slot(name, native().duplicate(fd, 64)));
   if (!root) throw new RangeError('a root has a mount');
   const mountRoot = (): unknown =>

@@ -111,12 +111,7 @@ export class OverlayRootfs implements AsyncDisposable {
       volatile: options.volatile === undefined ? upper === 'disk' : check.flag(options.volatile, 'volatile'),
       idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
     };
-    const driver = await chooseDriver(choice);
-    if (!layers && driver.name !== 'overlay') {
-      throw new IsolationError('ERR_CLOISTER_UNSUPPORTED', `the host's tree cannot be a root by ${driver.name} in this version`, {
-        hint: 'Use OverlayRootfs.create with the layers that you want.',
-      });
-    }
+    const driver = await chooseDriver(choice, layers === undefined);
     await refuseLayers(driver, layers);
     if (upper === 'disk') await removeDeadUppers();
     const hold = layers && (await LayerHold.of(layers));
@@ -379,7 +374,7 @@ export class OverlayRootfs implements AsyncDisposable {
    */
   async branches(): Promise<Branch[]> {
     const { layers, writableLayers = [], frozen, upper } = this.#settings;
-    const below = layers ?? (await hostRoot(this.#settings.hide)).shown.map(({ path }) => path);
+    const below = layers ?? (await hostRoot(this.#settings.hide, this.#settings.driver)).shown.map(({ path }) => path);
     const branch = (path: string, writable: boolean): Branch => ({ path, writable, attributes: attributesOf(this.#settings, writable, false) });
     return [
       { path: upper, writable: true, attributes: attributesOf(this.#settings, true, true) },

@@ -16,6 +16,8 @@ export interface UpperSpace {
   /** Of these directories and of what is overlaid by them: to be cleared when all overlays are made. */
   readonly stage: Stage;
   count: number;
+  /** On a tmpfs of its own. */
+  readonly isPlaceless: boolean;
 }
 
 export function tmpfsUpper(plan: PlanBuilder, size: number, owner: UpperSpace['owner'], driver?: Driver): UpperSpace {
@@ -23,13 +25,13 @@ export function tmpfsUpper(plan: PlanBuilder, size: number, owner: UpperSpace['o
   const base = newFilesystem(plan, 'tmpfs', { size: String(size), nr_inodes: String(inodesOf(size)), mode: '0755' }, k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOSUID);
   const stage = new Stage(plan, driver);
   stage.hold(base);
-  return { base, owner, stage, count: 0 };
+  return { base, owner, stage, count: 0, isPlaceless: true };
 }
 
 /** The directory at `path`, or in it. */
 export function directoryUpper(plan: PlanBuilder, path: string, owner: UpperSpace['owner'], driver?: Driver): UpperSpace {
   plan.label('use the writable layer', path);
-  return { base: openDirectory(plan, cwd, path), owner, stage: new Stage(plan, driver), count: 0 };
+  return { base: openDirectory(plan, cwd, path), owner, stage: new Stage(plan, driver), count: 0, isPlaceless: false };
 }
 
 /** The directory at `path` as a layer, with its owners mapped by a user namespace if there is one. */
@@ -67,7 +69,7 @@ export function overlay(plan: PlanBuilder, space: UpperSpace, { root, ...union }
   const upper = openDirectory(plan, space.base, upperPath);
   const work = openDirectory(plan, space.base, workPath);
   const place = { from: space.base, path: '', upper: upperPath, work: workPath };
-  const mount = space.stage.driver.mount(plan, space.stage, { ...union, writable: { upper, work, place, isKept: false } });
+  const mount = space.stage.driver.mount(plan, space.stage, { ...union, writable: { upper, work, place, isKept: false, isPlaceless: space.isPlaceless } });
   plan.add('close', [upper]);
   plan.add('close', [work]);
   return mount;

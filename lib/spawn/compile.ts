@@ -34,7 +34,7 @@ import { joinNamespaces, ownerOf } from './join.js';
 import type { MountSetting } from './mount-settings.js';
 import { addMounts } from './mounts.js';
 import type { UserSetting } from './privilege-settings.js';
-import { allSignals, becomeRoot, dieWithParent, dropPrivileges, enterIds, resetSignals } from './privileges.js';
+import { becomeRoot, dieWithParent, dropPrivileges, enterIds, resetSignals } from './privileges.js';
 import type { ProcessGroup } from './process-group.js';
 import { connectStreams, enterDirectory, execute, limit, nameHost, writeSysctls } from './program.js';
 import type { Settings } from './settings.js';
@@ -165,8 +165,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
 
   if (inJoiner) proc = join();
   plan.in('child');
-  // Without namespaces it may be made by clone(2), where clone3(2) is filtered, and has our handlers still.
-  resetSignals(plan, plan.cloneFlags === k.CLONE_PIDFD ? allSignals : who.ignoredSignals);
+  resetSignals(plan, who.ignoredSignals);
   dieWithParent(plan, settings);
   // First: a change of ids makes /proc/self/* root's (dumpable), and root inside is not that one.
   if (settings.timeOffsets) writeTimeOffsets(plan, settings.timeOffsets);
@@ -237,8 +236,11 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   execute(plan, settings, init?.program);
   if (context.ids && newUser && context.ids.writer !== 'child') plan.idMap = idTexts(context.ids);
   plan.oomScoreAdj = settings.oomScoreAdj;
-  // Nobody waits in a vfork for what a joiner makes, so it must not share our memory: it would be our score as well (__set_oom_adj).
-  if (settings.oomScoreAdj !== undefined && plan.joinFlags >= 0) plan.ownMemory = true;
+  // Both a score and the death of a group that is out of memory meet all who share memory, us included, unless one waits in a vfork.
+  const mustNotMeetUs = settings.oomScoreAdj !== undefined || (context.group?.mayRunOutOfMemory ?? false);
+  // Nobody does for what a joiner makes: then that does not share ours.
+  if (mustNotMeetUs && plan.joinFlags >= 0) plan.ownMemory = true;
+  else plan.vfork = mustNotMeetUs;
   return { namespaces: kinds, missing };
 }
 

@@ -126,7 +126,7 @@ function prepare(plan: PlanBuilder, mount: MountSetting, context: MountContext, 
         label();
         // Directories of the caller's.
         const place = { from: cwd, path: '/', upper: mount.upper ?? '', work: mount.work ?? '' };
-        const writable = upper && work && { upper, work, place, isKept: true };
+        const writable = upper && work && { upper, work, place, isKept: true, isPlaceless: false };
         const made = stage.driver.mount(plan, stage, { lowers, userxattr: !context.privileged, volatile: false, writable });
         stage.clear();
         return made;

@@ -2,7 +2,6 @@ import { accessSync, constants, fchmodSync } from 'node:fs';
 import { Cgroup } from '../cgroup/cgroup.js';
 import { CgroupError, IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
-import type { Image } from '../image/image.js';
 import { ownUserNamespace } from '../namespace/create.js';
 import type { UserNamespace } from '../namespace/kinds.js';
 import { Namespace } from '../namespace/namespace.js';
@@ -12,7 +11,7 @@ import { ProcessNetwork } from '../network/process-network.js';
 import { PlanBuilder } from '../plan/builder.js';
 import { explanationOf } from '../plan/explain.js';
 import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
-import { tryMounts } from '../rootfs/mount-abilities.js';
+import { mountAbilities, tryMounts } from '../rootfs/mount-abilities.js';
 import { OverlayRootfs, type RootUse } from '../rootfs/overlay-rootfs.js';
 import { descriptorsOf, enter, type Ready, takeReady } from '../rootfs/ready.js';
 import { userNamespaceOfBind } from '../security/bind-ids.js';
@@ -60,8 +59,8 @@ export interface Prepared {
 export async function prepare(
   asked: Settings,
   streams: Pick<Streams, 'child' | 'terminal'>,
-  denials: () => boolean = () => false,
   whole = false,
+  denials: () => boolean = () => false,
 ): Promise<Prepared> {
   const releases: (() => void)[] = [];
   const release = (): void => {
@@ -71,14 +70,15 @@ export async function prepare(
   const plan = new PlanBuilder();
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
-    const fallback = await fallbackOf(asked, (trial, child) => prepare(trial, { child: [...child], terminal: undefined }, undefined, true));
+    const fallback = await fallbackOf(asked, (trial, child) => prepare(trial, { child: [...child], terminal: undefined }, true));
     const possible = fallback?.settings ?? asked;
     const bridge = possible.bridge && (await BridgeNetwork.for(possible, possible.bridge));
     if (bridge) {
       releases.push(() => void bridge.release());
       given.push(bridge.channel.socket, bridge.channel.sent);
     }
-    const withRoot = possible.image ? { ...possible, rootfs: await rootOfImage(possible.image, releases) } : possible;
+    const root = await ownRoot(possible, releases);
+    const withRoot = root ? { ...possible, rootfs: root } : possible;
     const settings = bridge ? { ...withRoot, mounts: [...bridge.mounts, ...withRoot.mounts] } : withRoot;
     const found = await findAll(settings, releases, given, whole, fallback);
     bridge?.seat.publish((settings.network?.ports ?? []).map((port, index) => ({ ...port, host: found.network?.ports[index]?.host ?? port.host })));
@@ -133,9 +133,17 @@ export async function prepare(
   }
 }
 
+/** An image's, or the host's where overlayfs, which the plan would make one with, is not to be had: then it is by another driver. */
+async function ownRoot({ image, rootfs, namespaces }: Settings, releases: (() => void)[]): Promise<OverlayRootfs | undefined> {
+  if (image) return rootOf(() => OverlayRootfs.ofImage(image), releases);
+  if (rootfs !== undefined || namespaces.mount !== 'new') return undefined;
+  await tryMounts();
+  return mountAbilities().overlay ? undefined : rootOf(() => OverlayRootfs.host(), releases);
+}
+
 /** It goes with the last release: the ids that it is used with are the ids of the spawn. */
-async function rootOfImage(image: Image, releases: (() => void)[]): Promise<OverlayRootfs> {
-  const root = await OverlayRootfs.ofImage(image);
+async function rootOf(make: () => Promise<OverlayRootfs>, releases: (() => void)[]): Promise<OverlayRootfs> {
+  const root = await make();
   releases.push(() => void root[Symbol.asyncDispose]());
   return root;
 }
@@ -341,7 +349,7 @@ function openInit(least: number): { child: { program: number; status: number; pi
 export async function explainSettings(settings: Settings): Promise<Explanation> {
   const nothing = (): number => checked(native().openFile('/dev/null'), 'open', 'make the streams');
   const terminal = settings.tty ? { theirs: nothing() } : undefined;
-  const prepared = await prepare(settings, { child: settings.stdio.map(nothing), terminal: terminal as Streams['terminal'] }, undefined, true);
+  const prepared = await prepare(settings, { child: settings.stdio.map(nothing), terminal: terminal as Streams['terminal'] }, true);
   try {
     return explanationOf(prepared.plan);
   } finally {

@@ -11,8 +11,6 @@ import type { UserSetting } from './privilege-settings.js';
 import type { Settings } from './settings.js';
 
 const sysAdmin = 1n << 21n;
-/** But SIGKILL and SIGSTOP, which nobody can handle. */
-export const allSignals: readonly number[] = Array.from({ length: 64 }, (_, index) => index + 1).filter((signal) => signal !== 9 && signal !== 19);
 
 /** CLONE_CLEAR_SIGHAND leaves ignored signals ignored; a program expects none to be (signal(7), execve(2)). */
 export function resetSignals(plan: PlanBuilder, ignored: readonly number[]): void {

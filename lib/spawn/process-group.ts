@@ -54,6 +54,11 @@ export class ProcessGroup {
     return new ProcessGroup(new Cgroup(name, recipe.places, recipe), movesItself, recipe, undefined);
   }
 
+  /** A member can be killed for what the others use. */
+  get mayRunOutOfMemory(): boolean {
+    return this.places.some(({ hierarchy }) => hierarchy.controllers.includes('memory'));
+  }
+
   /** Calls back when the group has used as much processor time as that, since it was borrowed or made. */
   limitTime(milliseconds: number, reached: () => void): void {
     const look = async (): Promise<void> => {

@@ -181,7 +181,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     const streams = this.#streams as Streams;
     let prepared: Prepared;
     try {
-      prepared = await prepare(this.#settings, streams, () => this.listenerCount('denied') > 0);
+      prepared = await prepare(this.#settings, streams, false, () => this.listenerCount('denied') > 0);
     } catch (error) {
       this.#discardTerminal();
       this.#failed(error as IsolationError);

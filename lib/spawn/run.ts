@@ -9,6 +9,7 @@ import type { IsolatedResult, Run, RunOptions, RunResult, SpawnOptions } from '.
 export function argumentsOf<O>(rest: readonly unknown[]): { args: unknown; options: O } {
   const [first, second] = rest;
   if (Array.isArray(first) || first === undefined || first === null) return { args: first ?? undefined, options: (second ?? {}) as O };
+  if (typeof first === 'string') throw optionError('args', "an array, such as ['-l']", first);
   return { args: undefined, options: first as O };
 }
 

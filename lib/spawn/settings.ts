@@ -22,6 +22,7 @@ import { parseBytes } from '../units.js';
 import { type BridgeSetting, bridgeOf, withoutBridge } from './bridge-settings.js';
 import { type MountSetting, mountOf } from './mount-settings.js';
 import { nameFiles } from './name-files.js';
+import { refuseOthersNames } from './others-names.js';
 import { capabilitiesOf, type RlimitSetting, rlimitsOf, type UserSetting, userOf } from './privilege-settings.js';
 import { isPiped, stdioOf, ttyOf } from './stdio-settings.js';
 import type { SpawnOptions, StdioOption } from './types.js';
@@ -142,6 +143,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
   if (typeof command !== 'string' || command === '' || command.includes('\0')) throw optionError('command', 'the name or path of a program', command);
   const words = args === undefined ? [] : check.list(args, 'args', check.text);
   check.record(options, 'options');
+  refuseOthersNames(options);
   check.onlyKeys(options, '', optionNames);
   const network = networkOf(withoutBridge(options.network));
   const namespaces = namespacesOf(options);

@@ -9,7 +9,7 @@ import type { Explanation, Spawn, SpawnOptions } from './types.js';
  *
  * Throws `TypeError` (ERR_CLOISTER_OPTION) for a wrong option, before any system call. What the host refuses becomes an 'error'
  * event and the rejection of `spawned` and `exited`: an `IsolationError` with one of the codes of docs/errors.md. Needs
- * CAP_SYS_ADMIN, or unprivileged user namespaces.
+ * CAP_SYS_ADMIN, or unprivileged user namespaces; with `fallback: 'landlock'` neither, docs/fallback.md.
  */
 export const spawnIsolated: Spawn = ((command: string, ...rest: unknown[]) => {
   const { args, options } = argumentsOf<SpawnOptions>(rest);

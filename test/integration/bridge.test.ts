@@ -382,7 +382,36 @@ describeNeeding(['root', 'program:ip', 'program:unshare'])('addresses', () => {
   });
 });
 
+describeNeeding(['root', 'program:ip', 'program:unshare'])('twenty networks at once', () => {
+  test('have twenty addresses', async () => {
+    const seen = await onHost<string[]>(`
+      const bridge = await Bridge.create({ subnet: '10.21.0.0/24' });
+      const attach = async () => (await bridge.attach(await Namespace.create('net'))).addresses[0];
+      const spawn = async () => {
+        const { pid } = await serve('here', { network: { bridge } });
+        return JSON.parse(run('nsenter', '--target=' + pid, '--net', 'ip', '-j', '-4', 'address', 'show', 'dev', 'eth0'))[0].addr_info[0].local;
+      };
+      // One after the other in each of five rows, so that some are chosen while others are being connected.
+      const row = async () => [await attach(), await spawn(), await attach(), await attach()];
+      tell((await Promise.all(Array.from({ length: 5 }, row))).flat());
+    `);
+    const expected = Array.from({ length: 20 }, (_, index) => `10.21.0.${index + 2}`);
+    expect(new Set(seen)).toEqual(new Set(expected));
+  });
+});
+
 describeNeeding(['root', 'program:ip', 'program:unshare'])('a bridge', () => {
+  // The thread that makes it sleeps until the program begins (a group that may run out of memory), and that waits for its network.
+  test('and a limit of memory', async () => {
+    const seen = await onHost(`
+      const bridge = await Bridge.create({ subnet: '10.21.0.0/24' });
+      const { exitCode, reason } = await runIsolated('true', [], { network: { bridge }, cgroup: { memory: '64M' } });
+      await bridge.delete();
+      tell({ exitCode, reason });
+    `);
+    expect(seen).toEqual({ exitCode: 0, reason: 'exit' });
+  });
+
   test('that cannot be made is told why, and leaves nothing', async () => {
     const seen = await onHost(`
       const bridge = await Bridge.create({ name: 'red', subnet: '10.21.0.0/24' });

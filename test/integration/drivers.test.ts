@@ -7,7 +7,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { settled } from '../helpers/census.js';
 import { startChild } from '../helpers/harness.js';
 import { describeNeeding, testNeeding } from '../helpers/lane.js';
-import { ask } from '../helpers/probe.js';
+import { ask, askFully } from '../helpers/probe.js';
 import { refusal, saying } from './refusals.js';
 import { smallRoot, temporary } from './trees.js';
 
@@ -60,6 +60,53 @@ describeNeeding(needed)('fuse-overlayfs', () => {
     expect(isolation.root).toEqual({ driver, readonly: false, missing: [] });
     expect(await changesOf(root)).toEqual(['added file /data/new', 'deleted file /data/old']);
     expect(existsSync(join(base, 'data/old'))).toBe(true);
+  });
+
+  test("the host's tree, with what is not to be seen", async () => {
+    await using root = await OverlayRootfs.host({ driver, hide: ['/usr/share'] });
+    expect(root.driver).toBe(driver);
+    const [etc, home, hidden, shadow, share] = await ask(
+      [
+        ['ls', '/etc'],
+        ['ls', '/home'],
+        ['ls', '/usr/share'],
+        ['stat', '/etc/shadow'],
+        ['stat', '/usr/share'],
+      ],
+      {
+        rootfs: root,
+        maskedPaths: [],
+      },
+    );
+    expect(etc).toMatchObject({ entries: expect.arrayContaining(['passwd']) });
+    expect([home, hidden, shadow]).toMatchObject([{ entries: [] }, { entries: [] }, { errno: 'ENOENT' }]);
+    expect(share).toMatchObject({ mode: '0755' });
+    const { answers, result } = await askFully(
+      [
+        ['create', '/tmp/made', 'x'],
+        ['unlink', '/etc/hostname'],
+      ],
+      { rootfs: root },
+    );
+    // What is root's on the host, an ordinary user can only read.
+    const isRoot = process.geteuid?.() === 0;
+    expect(answers).toMatchObject([{ errno: null }, { errno: isRoot ? null : 'EOVERFLOW' }]);
+    expect(result.isolation.root.missing.filter((line) => line.includes('EOVERFLOW')).length).toBe(isRoot ? 0 : 1);
+    const changes = await changesOf(root);
+    expect(changes).toContain('added file /tmp/made');
+    expect(changes.filter((line) => line.startsWith('deleted'))).toEqual(isRoot ? ['deleted file /etc/hostname'] : []);
+    const [kernel] = await ask([['ls', '/sys']], { rootfs: root });
+    expect(kernel).toMatchObject({ entries: expect.arrayContaining(['kernel']) });
+    const fork = await root.fork();
+    const [there, not] = await ask(
+      [
+        ['stat', '/tmp/made'],
+        ['stat', '/etc/hostname'],
+      ],
+      { rootfs: fork },
+    );
+    await fork[Symbol.asyncDispose]();
+    expect([there.errno, not.errno]).toEqual([null, isRoot ? 'ENOENT' : null]);
   });
 
   test('owners, and what root inside may', async () => {
@@ -135,7 +182,7 @@ describeNeeding(needed)('fuse-overlayfs', () => {
       await child.spawned;
       console.log('running');
     `;
-    const child = startChild(script, { args: [smallRoot()] });
+    const child = startChild(script, { args: [smallRoot()], deadline: 55_000 });
     await child.lines.until('running');
     const pids = programsOf(child.pid);
     expect(pids.length).toBe(1);
@@ -150,7 +197,7 @@ describeNeeding(needed)('fuse-overlayfs', () => {
       await OverlayRootfs.create({ layers: [process.argv[1]], driver: '${driver}', idMap: 'self' });
       console.log('made');
     `;
-    expect(await startChild(script, { args: [smallRoot()] }).ended).toMatchObject({ exitCode: 0, stdout: 'made\n' });
+    expect(await startChild(script, { args: [smallRoot()], deadline: 55_000 }).ended).toMatchObject({ exitCode: 0, stdout: 'made\n' });
   });
 
   test('it has little: the files of the host are read-only to it, and no device is there', async () => {

@@ -14,7 +14,7 @@ const execute = (command: string, options = {}) => saying(runIsolated(command, [
 describe('a program that is not executed', () => {
   test('no such name in PATH', async () => {
     expect(await execute('no-such-program', { env: { PATH: '/usr/bin:/bin' } })).toMatchInlineSnapshot(`
-      "ENOENT: execute the program /usr/bin/no-such-program (execve): there is no program 'no-such-program' in the root's PATH
+      "ENOENT: execute the program no-such-program (execve): there is no program 'no-such-program' in the root's PATH
         Looked for, inside: /usr/bin/no-such-program, /bin/no-such-program."
     `);
     const error = await refusal(runIsolated('no-such-program'));
@@ -75,7 +75,7 @@ describe('a program that is not executed', () => {
   test('a file that may not be executed', async () => {
     expect(await execute(insideFixture('not-executable'))).toMatchInlineSnapshot(`
       "EACCES: execute the program /probe/not-executable (execve): /probe/not-executable exists inside, but may not be executed
-        It lacks the x permission for this user, is a directory, lies below one that may not be searched, or on a mount that is noexec."
+        It, or /bin/sh, which its first line names, lacks the x permission for this user, is a directory, lies below one that may not be searched, or on a mount that is noexec."
     `);
   });
 
@@ -168,7 +168,7 @@ describe('a host that refuses', () => {
   nested('clone3, by an outer filter', () => {
     expect(inShell('', `${powerless} ${fixture('probe')} seccomp-deny userns EPERM --`)).toMatchInlineSnapshot(`
       "ERR_CLOISTER_NAMESPACE
-      ENOSYS: make the namespaces (clone3): a system call filter around this process refuses clone3
+      EPERM: make the namespaces (clone3): a system call filter around this process refuses clone3
         Run the container with a seccomp profile that allows clone3, unshare, setns and the mount calls (docker run --security-opt seccomp=unconfined, and systempaths=unconfined for /proc).
       - /proc/self/status has Seccomp: 2: a filter was put on this process from outside
       "

@@ -164,6 +164,26 @@ describeNeeding(hostAbilities)('a host without namespaces', () => {
     `);
   });
 
+  test('nothing is left open, started or failed, nor of what was tried', () => {
+    const script = `
+      import { readdirSync } from 'node:fs';
+      import { runIsolated } from 'cloister';
+      const count = () => readdirSync('/proc/self/fd').length;
+      await runIsolated('true', { fallback: 'landlock' });
+      const before = count();
+      for (let i = 0; i < 5; i++) {
+        await runIsolated('true', { fallback: 'landlock', timeout: 60_000 });
+        await runIsolated('/no/such', { fallback: 'landlock' }).catch(() => {});
+        await runIsolated('true', { fallback: 'landlock', landlock: { read: ['/no/such'] } }).catch(() => {});
+        await runIsolated('true', { fallback: 'landlock', rootfs: '/srv' }).catch(() => {});
+      }
+      console.log(JSON.stringify([before, count()]));`;
+    for (const host of ['filtered', 'root'] as const) {
+      const [before, after] = withoutNamespaces(host, script) as [number, number];
+      expect([host, after]).toEqual([host, before]);
+    }
+  });
+
   test('the plan', () => {
     const script = `
       import { explain } from 'cloister';

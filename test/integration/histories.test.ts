@@ -92,13 +92,15 @@ function histories(driver: 'overlay' | 'aufs' | 'fuse-overlayfs', needed: readon
       const told: string[] = [];
       let root = await create();
       expect(root.driver).toBe(driver);
+      if (upper) await root[Symbol.asyncDispose]();
       for (const seed of seeds(count)) {
         const random = new Random(seed);
-        await root.reset();
-        for (const name of ['base', 'layer']) inDirectory(join(scratch, name), (root) => treeTask({ kind: 'empty' }, descriptors(root)));
+        if (!upper) await root.reset();
+        for (const name of ['base', 'layer', 'upper']) inDirectory(join(scratch, name), (root) => treeTask({ kind: 'empty' }, descriptors(root)));
         const made = live(base, random, abilityOf({ owners, devices: isRoot, shift: 0 }), 40);
         // Made anew, so that nothing of what was there before is remembered.
-        await root.reset();
+        if (upper) root = await create();
+        else await root.reset();
         const before = snapshot(base, { ...viewOf(onDisk), attributes: true });
         let used = await use(root);
         const history: InsideRequest = { history: { seed, owners, devices: isRoot, shift }, tree: 0, view: inRoot };
@@ -173,6 +175,7 @@ function histories(driver: 'overlay' | 'aufs' | 'fuse-overlayfs', needed: readon
         } finally {
           await below.close();
           used.release();
+          if (upper) await root[Symbol.asyncDispose]();
         }
       }
       await root[Symbol.asyncDispose]();

@@ -67,3 +67,25 @@ test('the host, killed, takes the sandbox and its ports along', async () => {
   const { existsSync, readFileSync } = await import('node:fs');
   await settled(() => !existsSync(`/proc/${pid}`) || /^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8')));
 });
+
+test('a worker that is ended takes its sandboxes and their ways out along', async () => {
+  const { stdout, stderr, exitCode } = await inChild(`
+    import { Worker } from 'node:worker_threads';
+    import { connect } from 'node:net';
+    import { once } from 'node:events';
+    const worker = new Worker(\`
+      import { parentPort } from 'node:worker_threads';
+      import { spawnIsolated } from 'cloister';
+      const mounts = [{ type: 'bind', source: ${fixtures.replaceAll('"', "'")}, target: '/probe', readonly: true }];
+      const child = spawnIsolated('/probe/probe', ['sleep'], { mounts, network: { ports: [{ host: 0, guest: 80 }, { host: 0, guest: 53, protocol: 'udp' }], egress: 'deny' } });
+      await child.spawned;
+      parentPort.postMessage(child.ports[0].host);
+      setInterval(() => {}, 1000);
+    \`, { eval: true, execArgv: ['--input-type=module'] });
+    const [port] = await once(worker, 'message');
+    await worker.terminate();
+    const [{ code }] = await once(connect(port, '127.0.0.1'), 'error');
+    console.log(code);
+  `);
+  expect([stdout, stderr, exitCode]).toEqual(['ECONNREFUSED\n', '', 0]);
+});

@@ -108,6 +108,7 @@ class Builder {
     if (uid_map) head.uid_map = string_at(uid_map);
     if (gid_map) head.gid_map = string_at(gid_map);
     if (oom_score_adj) head.oom_score_adj = string_at(oom_score_adj);
+    if (oom_score_adj) head.vfork = 1;
     data += '\0';
 
     head.step_count = static_cast<uint32_t>(steps.size());

@@ -70,6 +70,7 @@ void refuses_headers() {
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).join_end = 6; }), "sections out of order");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).map_helpers = 2; }), "flag out of range");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).own_memory = 2; }), "flag out of range");
+  CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).vfork = 2; }), "flag out of range");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).joiner = 2; }), "flag out of range");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).step_count = UINT32_MAX; }), "data out of range");
   CHECK_TEXT(refusal([](Plan& plan) { header_of(plan).vectors_end = header_of(plan).size; }), "data out of range");

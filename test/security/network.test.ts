@@ -65,6 +65,23 @@ describe('addresses by number', () => {
     expect(secret.heard).toEqual([]);
   });
 
+  test('that could be names, and are none', async () => {
+    await using secret = await forbidden();
+    const asked: unknown[] = [];
+    const egress = (request: unknown) => {
+      asked.push(request);
+      return true;
+    };
+    const [four, six] = await ask(
+      [
+        ['connect-tcp', '198.18.1.9', secret.port, 'x'],
+        ['connect-tcp', 'fdc1:157:e2aa:0:100::109', secret.port, 'x'],
+      ],
+      { network: { egress } },
+    );
+    expect([four.received ?? '', six.received ?? '', asked]).toEqual(['', '', []]);
+  });
+
   test("this host's loopback is not the sandbox's", async () => {
     await using secret = await forbidden();
     const answers = await ask(

@@ -41,6 +41,7 @@ same<built.Link, contract.Link>(true);
 export type Error_ = Fits<built.IsolationError, contract.IsolationError>;
 export type Namespace_ = Fits<built.Namespace, Omit<contract.Namespace, 'equals' | 'owner'>>;
 export type Uts = Fits<built.UtsNamespace, Pick<contract.UtsNamespace, 'hostname' | 'setHostname'>>;
+export type Net = Fits<built.NetNamespace, Pick<contract.NetNamespace, 'listen' | 'connect' | 'bindUdp' | 'links'>>;
 export type User = Fits<built.UserNamespace, Pick<contract.UserNamespace, 'idMap'>>;
 export type Root = Fits<
   built.OverlayRootfs,

@@ -31,7 +31,12 @@ function callsOf(make: (plan: PlanBuilder, stage: Stage) => void, driver: Driver
 function union(plan: PlanBuilder, isKept: boolean) {
   const [upper, work] = [plan.slot('upper'), plan.slot('work')];
   const place = { from: cwd, path: '/space', upper: 'upper0', work: 'work0' };
-  return { lowers: [plan.slot('middle'), plan.slot('base')], userxattr: false, volatile: false, writable: { upper, work, place, isKept } };
+  return {
+    lowers: [plan.slot('middle'), plan.slot('base')],
+    userxattr: false,
+    volatile: false,
+    writable: { upper, work, place, isKept, isPlaceless: !isKept },
+  };
 }
 
 describe('aufs(5)', () => {

@@ -95,6 +95,7 @@ describe('explain', () => {
         "child: drop capabilities",
         "child: set no_new_privs",
         "child: unblock signals",
+        "child: filter system calls",
         "child: execute the program /bin/probe",
       ]
     `);

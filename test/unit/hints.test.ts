@@ -182,6 +182,15 @@ test('layers', () => {
   `);
 });
 
+test('no transparent proxy', () => {
+  const refusal = { step: 'intercept what is sent', syscall: 'sendto', errno: k.ENOENT };
+  expect(advise(refusal)).toMatchInlineSnapshot(`
+    "this kernel has no nf_tables with tproxy, which egress is decided by
+    As root, \`modprobe -a nf_tables nft_tproxy\` (CONFIG_NFT_TPROXY); without \`egress\`, nothing leaves a sandbox either."
+  `);
+  expect([advise({ ...refusal, errno: k.EPERM }), advise({ ...refusal, step: 'route everything to this process' })]).toEqual(['no advice', 'no advice']);
+});
+
 test('what it is continues the message, and what to do is a sentence', () => {
   const all = [
     advise({}, { '/proc/sys/kernel/unprivileged_userns_clone': '0' }),

@@ -1,5 +1,6 @@
 // What the kernel is told for each ABI, and what is refused where it knows less. No kernel is asked.
 import { describe, expect, test } from 'vitest';
+import { adviceFor } from '../../lib/host/hints.js';
 import { fileRights } from '../../lib/security/landlock/rights.js';
 import { rulesetFor } from '../../lib/security/landlock/ruleset.js';
 import type { LandlockRules } from '../../lib/security/types.js';
@@ -211,4 +212,32 @@ describe('what this kernel lacks', () => {
     const { missing, handledPorts, scoped } = rulesetFor({ write: [], scope: ['signal'], bindTcp: [] }, 2, { bestEffort: true });
     expect({ missing, handledPorts, scoped }).toEqual({ missing: ['truncate', 'ioctl-dev', 'bindTcp', "scope 'signal'"], handledPorts: 0, scoped: 0 });
   });
+});
+
+test('why a step was refused', () => {
+  const what = (step: string, syscall: string, errno: number, path?: string): string | undefined =>
+    adviceFor({ step, syscall, errno, path, cloneFlags: 0 }, () => undefined)?.what;
+  expect([
+    what('restrict by Landlock', 'landlock_restrict_self', 1),
+    what('restrict by Landlock', 'landlock_restrict_self', 7),
+    what('allow by Landlock', 'openat2', 13, '/x'),
+    what('allow by Landlock', 'openat2', 20, '/x'),
+    what('allow by Landlock', 'landlock_add_rule', 22, '/x'),
+    what('share no core', 'prctl', 22),
+    ...[1, 6, 19].map((errno) => what('restrict speculation', 'prctl', errno, 'store-bypass')),
+    what('restrict speculation', 'prctl', 1, 'l1d-flush'),
+  ]).toMatchInlineSnapshot(`
+    [
+      "who may gain privileges by executing a program must have CAP_SYS_ADMIN to restrict itself",
+      "16 layers of Landlock are on this process already, and it takes no more",
+      "root inside may not search the way to /x",
+      "the way to /x inside goes through a file",
+      undefined,
+      "this kernel has no core scheduling",
+      "the control of store-bypass is switched off for all processes of this machine",
+      "the control of store-bypass is switched off for all processes of this machine",
+      "this kernel or processor has no control of store-bypass",
+      "this machine does not flush the L1 data cache for single processes",
+    ]
+  `);
 });

@@ -456,7 +456,7 @@ describe('refused, with what it takes', () => {
     expect([refusal({ timeOut: 5 }), refusal({ shell: true }), refusal({ toString: 1 })]).toMatchInlineSnapshot(`
       [
         "option 'timeOut' takes nothing: there is no such option; got 5",
-        "option 'shell' takes nothing: there is no such option; got true",
+        "option 'shell' takes nothing: there is no such option, but the shell as the command: ('sh', ['-c', '…']); got true",
         "option 'toString' takes nothing: there is no such option; got 1",
       ]
     `);

@@ -77,7 +77,7 @@ controllers=cgroup-v2,controller:cpu,controller:cpuset,controller:io,controller:
 common=user-namespaces,time-namespaces,overlay,python3,ipv6,pressure,fuse,seccomp-notify,two-cpus,$controllers
 for user in $users; do
   case $user in
-    root) lane root $cgroups/root.scope /root "root,$common" env ;;
+    root) lane root $cgroups/root.scope /root "root,netem,$common" env ;;
     user)
       chown $uid:$uid /dev/vdb
       lane user $delegated/shell.scope /tmp/home "unprivileged,$common" setpriv --reuid $uid --regid $uid --clear-groups --inh-caps=-all

@@ -1,7 +1,8 @@
 import type { Denial } from '../../spawn/types.js';
 import type { EgressRequest } from '../types.js';
 import { answerTo, codes, parseQuestion, refusalOf, types } from './dns-message.js';
-import { type Policy, plainAddress, type Verdict } from './policy.js';
+import { isStandIn } from './inside-addresses.js';
+import { addressOf, type Policy, plainAddress, type Verdict } from './policy.js';
 import { StandIns } from './stand-ins.js';
 import type { Flow, Who } from './who.js';
 
@@ -27,6 +28,11 @@ export class Gate {
   /** What the policy says; what it denies has been told. */
   async decide(asked: Asked): Promise<{ verdict: Verdict; hostname: string | undefined }> {
     const hostname = this.hostname(asked.to);
+    // One of ours that no name has: to let it out would be to reach somebody else's network of that number.
+    if (hostname === undefined && isStandIn(addressOf(asked.to))) {
+      await this.deny(asked, {});
+      return { verdict: 'denied', hostname };
+    }
     const request: EgressRequest = { protocol: asked.protocol, address: plainAddress(asked.to), port: asked.toPort };
     if (hostname !== undefined) request.hostname = hostname;
     // Looked up where somebody may ask for it, while the program still waits.

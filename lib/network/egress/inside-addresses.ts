@@ -1,5 +1,4 @@
-import type { IpAddress } from '../ip.js';
-import { formatAddress, parseAddress } from '../ip.js';
+import { contains, formatAddress, type IpAddress, parseAddress } from '../ip.js';
 
 // What the inside of a sandbox sees instead of the world. 198.18.0.0/15 is for benchmarks between devices (RFC 2544) and never
 // in use where packets could lead; of IPv6 a /48 of our own, of those that anybody may choose (RFC 4193).
@@ -21,9 +20,12 @@ export function standIn(family: 4 | 6, number: number): IpAddress {
   const bytes = Uint8Array.from(own[family].bytes);
   const value = first + number;
   const at = bytes.length - 4;
-  // In 198.18.0.0/15 the last two bytes, and one bit more than is ever needed.
   bytes[at + 2] = (value >> 8) & 0xff;
   bytes[at + 3] = value & 0xff;
   if (family === 6) bytes[at - 4] = 1;
   return { family, bytes };
 }
+
+const ranges = { 4: { ...known('198.18.0.0'), prefix: 15 }, 6: { ...known('fdc1:157:e2aa::'), prefix: 48 } } as const;
+/** Ours: it means nobody outside. */
+export const isStandIn = (address: IpAddress): boolean => contains(ranges[address.family], address);

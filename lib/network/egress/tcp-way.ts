@@ -15,6 +15,8 @@ export class TcpWay {
   readonly #gate: Gate;
   readonly #server: net.Server;
   readonly #open = new Set<net.Socket>();
+  /** Their other ends. */
+  readonly #outer = new Set<net.Socket>();
   /** Those that functions have. */
   readonly #handed = new Set<net.Socket>();
 
@@ -30,7 +32,7 @@ export class TcpWay {
 
   close(): void {
     this.#server.close();
-    for (const socket of this.#open) socket.unref();
+    for (const socket of [...this.#open, ...this.#outer]) socket.unref();
     // The other end is gone: what nobody has begun to read, nobody will.
     for (const socket of this.#handed) if (socket.readableFlowing === null && socket.listenerCount('readable') === 0) socket.destroySoon();
   }
@@ -44,7 +46,7 @@ export class TcpWay {
       return;
     }
     const asked: Asked = { protocol: 'tcp', from, fromPort, to, toPort };
-    this.#track(socket);
+    track(this.#open, socket);
     if (this.#open.size > mostConnections) void this.#gate.deny(asked, {}).then(() => reset(socket));
     else if (toPort === dnsPort) void answerQuestions(socket, (message) => this.#gate.answer(message, asked));
     else void this.#lead(socket, asked);
@@ -76,8 +78,7 @@ export class TcpWay {
     if (typeof target === 'function') {
       // From now on theirs, as a server's are.
       socket.allowHalfOpen = false;
-      this.#handed.add(socket);
-      socket.on('close', () => this.#handed.delete(socket));
+      track(this.#handed, socket);
       target(socket);
       return;
     }
@@ -101,14 +102,14 @@ export class TcpWay {
       outside.destroy();
       return undefined;
     }
-    this.#track(outside);
+    track(this.#outer, outside);
     return outside;
   }
+}
 
-  #track(socket: net.Socket): void {
-    this.#open.add(socket);
-    socket.on('close', () => this.#open.delete(socket));
-  }
+function track(set: Set<net.Socket>, socket: net.Socket): void {
+  set.add(socket);
+  socket.on('close', () => set.delete(socket));
 }
 
 const named = (hostname: string | undefined): { hostname?: string } => (hostname === undefined ? {} : { hostname });

@@ -13,6 +13,7 @@ import type { Driver, Union } from './driver.js';
 export const aufs: Driver = {
   name: 'aufs',
   layersAreMounts: false,
+  host: undefined,
   // Owners are those of the branch's inode (au_cpup_attr_all), whatever the mount says.
   mapsOwners: false,
   marksByName: true,
@@ -55,8 +56,9 @@ async function refusal(): Promise<IsolationError | undefined> {
 function mount(plan: PlanBuilder, stage: Stage, { lowers, writable, writableLowers }: Union): Slot {
   const context = plan.open('aufs context', 'fsopen', ['aufs', k.FSOPEN_CLOEXEC]);
   const set = (key: string, value: string): void => void plan.add('fsconfig', [context, k.FSCONFIG_SET_STRING, key, value, 0]);
-  // Its table of inode numbers. Without it they change; by default its name is made of the branch's path, which a detached mount has not.
-  if (writable && !writable.isKept) set('xino', `${stage.names.path(writable.work)}/xino`);
+  // Its table of inode numbers: by default a file that is found by the branch's path, or in /tmp if the branch's file system is none for it
+  // (au_xino_def); it is unlinked at once.
+  if (writable?.isPlaceless) set('xino', `${stage.names.path(writable.work)}/xino`);
   if (writable) set('br', branch(stage.names.path(writable.upper), true));
   for (const lower of lowers) set('br', branch(stage.names.path(lower), writable !== undefined && (writableLowers?.has(lower) ?? false)));
   return createFilesystem(plan, context, 'aufs', k.MOUNT_ATTR_NODEV);

@@ -34,11 +34,16 @@ export async function refuseLayers(driver: Driver, layers: readonly (string | La
   }
 }
 
-/** The driver of that name, or with 'auto' the best that this host and user have. Throws why not. */
-export async function chooseDriver(choice: 'auto' | DriverName): Promise<Driver> {
+/** The driver of that name, or with 'auto' the best that this host and user have, for the host's tree too if that is asked for. Throws why not. */
+export async function chooseDriver(choice: 'auto' | DriverName, host: boolean): Promise<Driver> {
   const refusals: IsolationError[] = [];
   for (const driver of drivers) {
-    if (choice !== 'auto' && driver.name !== choice) continue;
+    if (choice === 'auto' ? host && !driver.host : driver.name !== choice) continue;
+    if (host && !driver.host) {
+      throw new IsolationError('ERR_CLOISTER_UNSUPPORTED', `the host's tree cannot be a root by ${driver.name} in this version`, {
+        hint: 'Use OverlayRootfs.create with the layers that you want, or another driver.',
+      });
+    }
     const refusal = await driver.refusal();
     if (!refusal) return driver;
     refusals.push(refusal);

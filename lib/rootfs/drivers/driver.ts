@@ -26,12 +26,16 @@ export interface Writable {
   readonly place: { readonly from: Slot; readonly path: string; readonly upper: string; readonly work: string };
   /** A directory of the caller's, which others may read without the driver. */
   readonly isKept: boolean;
+  /** On a tmpfs that has no place: no path leads to it. */
+  readonly isPlaceless: boolean;
 }
 
 export interface Driver {
   readonly name: DriverName;
   /** Layers are given to another process, which can only take mounts; and they are needed for as long as it runs. */
   readonly layersAreMounts: boolean;
+  /** The host's tree: each of its mounts by itself, all of them as one layer, or not at all. */
+  readonly host: 'parts' | 'one layer' | undefined;
   /** Owners of layers are shown as idmapped mounts map them. */
   readonly mapsOwners: boolean;
   /** Files named `.wh.` mean that another one is gone: lib/tree/whiteouts.ts. */

@@ -15,6 +15,7 @@ import type { Driver, Union } from './driver.js';
 export const fuseOverlayfs: Driver = {
   name: 'fuse-overlayfs',
   layersAreMounts: true,
+  host: 'one layer',
   mapsOwners: true,
   marksByName: true,
   // It has "redirect_dir=off" alone: rename(2) of a directory that a lower layer has is EXDEV.

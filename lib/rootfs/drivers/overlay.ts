@@ -12,6 +12,7 @@ import type { Driver, Union } from './driver.js';
 export const overlay: Driver = {
   name: 'overlay',
   layersAreMounts: false,
+  host: 'parts',
   mapsOwners: true,
   marksByName: false,
   redirects: true,

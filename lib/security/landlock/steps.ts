@@ -34,7 +34,8 @@ function addPath(plan: PlanBuilder, ruleset: Slot, target: Slot, { path, access,
     plan.add('landlock_add_path', [ruleset, target, rights]);
     return plan.add('close', [target]);
   };
-  const absent = optional ? [k.ENOENT] : [];
+  // What may not be reached need not be allowed.
+  const absent = optional ? [k.ENOENT, k.EACCES] : [];
   let done: Step | undefined;
   plan.unless(look(k.O_DIRECTORY, [k.ENOTDIR, ...absent]), 'tolerated', () => {
     done = allow(access);
