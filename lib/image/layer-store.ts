@@ -178,7 +178,8 @@ export class LayerStore implements AsyncDisposable {
   async *layers(): AsyncGenerator<Layer, void, undefined> {
     this.#open();
     for (const chainId of this.#store.digests('chains')) {
-      if (this.#store.chainRecord(chainId)) yield layerAt(this.#store, chainId);
+      const layer = unlessGone(() => layerAt(this.#store, chainId));
+      if (layer) yield layer;
     }
   }
 
@@ -212,7 +213,10 @@ export class LayerStore implements AsyncDisposable {
     const names = this.#store.names();
     for (const digest of this.#store.digests('images')) {
       const own = names.filter(({ image }) => image === digest);
-      for (const name of own.length > 0 ? own.map((record) => record.name) : [undefined]) yield new Image(this.#store, digest, name);
+      for (const name of own.length > 0 ? own.map((record) => record.name) : [undefined]) {
+        const image = unlessGone(() => new Image(this.#store, digest, name));
+        if (image) yield image;
+      }
     }
   }
 
@@ -292,6 +296,16 @@ export class LayerStore implements AsyncDisposable {
       if (!this.#store.imageRecord(image.digest as Digest)) missingImage(image.digest, this.#store);
       for (const { digest } of image.layers) workspace.lock.lease(digest as Digest);
     });
+  }
+}
+
+/** Of what was listed, something may have been removed since, by another process. */
+function unlessGone<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if ((error as ImageError).code === 'ERR_CLOISTER_NOT_FOUND') return undefined;
+    throw error;
   }
 }
 

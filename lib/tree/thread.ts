@@ -24,12 +24,15 @@ export function startThread(order: TaskOrder): Runner {
   // A thread that is ended while it loads its modules leaves their files open: those descriptors are the process's, and nobody closes them.
   let loaded = false;
   let killed = false;
+  // From then on it may be working on another task.
+  let over = false;
   const ended = new Promise<string>((resolve) => {
     thread.ended = resolve;
     thread.heard = (message) => {
       loaded = true;
       if (killed) void thread.worker.terminate();
       else if (message === 'done') {
+        over = true;
         keep(thread);
         resolve('done');
       }
@@ -39,8 +42,9 @@ export function startThread(order: TaskOrder): Runner {
   return {
     ended,
     kill: () => {
+      if (over) return;
       killed = true;
-      if (loaded && thread.heard) void thread.worker.terminate();
+      if (loaded) void thread.worker.terminate();
     },
   };
 }
