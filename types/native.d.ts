@@ -32,8 +32,13 @@ export interface NativeWatcher {
 }
 
 export interface NativeCounterFiles {
-  /** In one visit to libuv's pool. NaN, or a hole among the texts: not there. */
-  read(): Promise<[numbers: Float64Array, texts: string[]]>;
+  /**
+   * In one visit to libuv's pool; the promise is of what `make` returns. Numbers and texts begin with one that is not there (NaN, undefined), and are
+   * lent for the length of the call.
+   */
+  read<T>(make: (numbers: Float64Array, texts: readonly (string | undefined)[]) => T): Promise<T>;
+  /** Lets go of what is kept open, when the readings that have begun are over. */
+  close(): void;
 }
 
 export interface NativeCallListener {
@@ -76,11 +81,12 @@ export interface Native {
   readFiles(files: readonly (number | string)[]): Promise<(string | number)[]>;
   /**
    * `keys`: for each file the names of what is wanted of it ('' is its first line as a number, 'anon' a line of that name, 'some avg10' a pair of such a
-   * line), or undefined for its text. Descriptors stay the caller's, and open until a reading has ended.
+   * line), or undefined for its text. `keep`: they stay open from the first reading on, and one that could not be opened then is never there.
    */
   readonly CounterFiles: new (
-    files: readonly (number | string)[],
+    paths: readonly string[],
     keys: readonly (readonly string[] | undefined)[],
+    keep: boolean,
   ) => NativeCounterFiles;
   /**
    * Takes the descriptor. The callback gets what the file says after each event, or undefined when it is gone. `priority`: waits

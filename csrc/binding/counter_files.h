@@ -3,31 +3,32 @@
 #include <napi.h>
 
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "../core/file_text.h"
+#include "../core/counter_set.h"
 
 namespace cloister {
 
-// A file, and the names of the counters in it; without names its text is wanted.
-struct CounterFile {
-  FileText file;
-  std::optional<std::vector<std::string>> keys;
-};
-
-// CounterFiles(files, keys): the same files, read again and again. What is wanted is said once, for the event loop pays for each string that
-// crosses over here.
+// CounterFiles(paths, keys, keep): the same files, read again and again. What is wanted is said once, and what is found is put into arrays
+// that are there already: the event loop pays for each string and each object that crosses over here.
 class CounterFiles : public Napi::ObjectWrap<CounterFiles> {
  public:
   static Napi::Function define(Napi::Env env);
   explicit CounterFiles(const Napi::CallbackInfo& info);
 
  private:
-  Napi::Value read(const Napi::CallbackInfo& info);
+  friend class Counting;
 
-  std::shared_ptr<const std::vector<CounterFile>> files_;
+  Napi::Value read(const Napi::CallbackInfo& info);
+  Napi::Value close(const Napi::CallbackInfo& info);
+
+  // Shared with the readings that are under way.
+  std::shared_ptr<CounterSet> files_;
+  Napi::Reference<Napi::Float64Array> numbers_;
+  Napi::Reference<Napi::Array> texts_;
+  // Those of `texts_`: a text that is as it was is not made a string again.
+  std::vector<std::string> last_texts_;
 };
 
 }  // namespace cloister

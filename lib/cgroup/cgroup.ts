@@ -253,7 +253,7 @@ export class Cgroup extends EventEmitter<CgroupEvents> implements AsyncDisposabl
     const { signal } = options;
     if (signal !== undefined && !(signal instanceof AbortSignal)) throw optionError('signal', 'an AbortSignal', signal);
     for (let next = performance.now(); !this.#deleted && !signal?.aborted; ) {
-      yield { ...(await this.stats()), at: performance.now() };
+      yield Object.assign(await this.stats(), { at: performance.now() });
       // Those that were missed are left out, and not made up for.
       next = Math.max(next + interval, performance.now());
       await this.#pause(next - performance.now(), signal);

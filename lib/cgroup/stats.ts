@@ -1,63 +1,38 @@
 import { join } from 'node:path';
-import { native } from '../native.js';
 import { hugePageSizes } from './controllers/hugetlb.js';
-import { links, statsOf, wantedOf } from './counters.js';
-import { Reading, type Wanted } from './look.js';
-import { type Place, readerOf } from './places.js';
+import { links, statsIn, wantedOf } from './counters.js';
+import type { Place } from './places.js';
+import { Reading } from './reading.js';
 import type { CgroupStats } from './types.js';
-import { killsBelow } from './victims.js';
+import { killsBelow, mayHaveBelow } from './victims.js';
 
 /** The files that tell of a group, held open for as long as it is: one call then reads them all. */
 export class StatFiles {
-  readonly #fds: number[] = [];
-  readonly #files: Reading;
+  readonly #files: Reading<{ readonly stats: CgroupStats; readonly links: number }>;
   readonly #places: readonly Place[];
-  readonly #sizes: readonly string[];
-  #reading = 0;
-  #closed = false;
 
   constructor(places: readonly Place[]) {
     this.#places = places;
-    const sizes: string[] = [];
-    const opened: Wanted[] = [];
-    for (const { hierarchy, directory, controllers } of places) {
-      const found = controllers.includes('hugetlb') ? hugePageSizes(readerOf(directory)) : [];
-      sizes.push(...found);
-      for (const wanted of wantedOf(hierarchy.version, controllers, found)) {
-        const fd = native().openFile(join(directory, wanted.file));
-        if (fd < 0) continue;
-        opened.push(wanted);
-        this.#fds.push(fd);
-      }
-    }
-    this.#sizes = sizes;
-    this.#files = new Reading(opened, this.#fds);
+    const wanted = places.flatMap(({ hierarchy: { version }, directory, controllers }) =>
+      wantedOf(version, controllers, hugePageSizes).map((each) => ({ ...each, path: join(directory, each.file) })),
+    );
+    this.#files = new Reading(wanted, 'kept open', (at) => {
+      const [stats, link] = [statsIn(at, hugePageSizes), at.number('v1', links)];
+      return (look) => ({ stats: stats(look), links: look.numbers[link] as number });
+    });
   }
 
   async read(): Promise<CgroupStats> {
-    this.#reading++;
-    try {
-      const at = await this.#files.look();
-      const stats = statsOf(at, this.#sizes);
-      const below = await killsBelow(this.#places, at.number('v1', links));
-      if (stats.memory && below > 0) {
-        stats.memory.events.oom += below;
-        stats.memory.events.oomKill += below;
-      }
-      return stats;
-    } finally {
-      this.#reading--;
-      if (this.#closed) this.#release();
+    const { stats, links } = await this.#files.read();
+    const below = mayHaveBelow(links) ? await killsBelow(this.#places) : 0;
+    if (stats.memory && below > 0) {
+      stats.memory.events.oom += below;
+      stats.memory.events.oomKill += below;
     }
+    return stats;
   }
 
   close(): void {
-    this.#closed = true;
-    this.#release();
-  }
-
-  #release(): void {
-    if (this.#reading > 0) return;
-    for (const fd of this.#fds.splice(0)) native().close(fd);
+    this.#files.close();
   }
 }

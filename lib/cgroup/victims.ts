@@ -6,13 +6,13 @@ import type { Place } from './places.js';
 
 // Who the OOM killer has taken, on v1. There is no file that tells of a whole subtree.
 
-/**
- * Victims in groups below. v2 counts them in the groups above as well, v1 in their own group only (memcg_memory_event). A directory
- * of groups has as many links as children, and two.
- */
-export async function killsBelow(places: readonly Place[], links: number | undefined): Promise<number> {
+/** A directory of groups has as many links as children, and two; NaN: it is not of v1. */
+export const mayHaveBelow = (links: number): boolean => links > 2;
+
+/** Victims in groups below. v2 counts them in the groups above as well, v1 in their own group only (memcg_memory_event). */
+export async function killsBelow(places: readonly Place[]): Promise<number> {
   const v1 = memoryOfV1(places);
-  if (!v1 || (links ?? 2) <= 2) return 0;
+  if (!v1) return 0;
   const entries = await readdir(v1.directory, { withFileTypes: true, recursive: true }).catch(() => []);
   const files = entries.filter((entry) => entry.isDirectory()).map(({ parentPath, name }) => join(parentPath, name, 'memory.oom_control'));
   const texts = await native().readFiles(files);
@@ -26,5 +26,5 @@ const memoryOfV1 = (places: readonly Place[]): Place | undefined =>
 export async function oomKills(places: readonly Place[]): Promise<number> {
   const directory = memoryOfV1(places)?.directory ?? '';
   const [text, links] = await native().readFiles([join(directory, 'memory.oom_control'), directory]);
-  return (typeof text === 'string' ? (flatKeyed(text)['oom_kill'] ?? 0) : 0) + (await killsBelow(places, Number(links)));
+  return (typeof text === 'string' ? (flatKeyed(text)['oom_kill'] ?? 0) : 0) + (mayHaveBelow(Number(links)) ? await killsBelow(places) : 0);
 }

@@ -21,12 +21,13 @@ export const hugetlb: Controller<'hugetlb', readonly (readonly [size: string, li
     })),
 
   limits: (version, read) =>
-    Object.fromEntries(hugePageSizes(read).map((size) => [size, parseLimit(read(`hugetlb.${size}.${version === 'v2' ? 'max' : 'limit_in_bytes'}`))] as const)),
+    Object.fromEntries(
+      hugePageSizes.flatMap((size) => {
+        const limit = read(`hugetlb.${size}.${version === 'v2' ? 'max' : 'limit_in_bytes'}`);
+        return limit === undefined ? [] : [[size, parseLimit(limit)] as const];
+      }),
+    ),
 };
 
-const sizes = ['64KB', '512KB', '1MB', '2MB', '8MB', '16MB', '32MB', '256MB', '512MB', '1GB', '2GB', '16GB'];
-
-/** Those that this kernel has. */
-export function hugePageSizes(read: (file: string) => string | undefined): string[] {
-  return sizes.filter((size) => read(`hugetlb.${size}.max`) !== undefined || read(`hugetlb.${size}.limit_in_bytes`) !== undefined);
-}
+/** Of all architectures: which of them there are, the files say. */
+export const hugePageSizes = ['64KB', '512KB', '1MB', '2MB', '8MB', '16MB', '32MB', '256MB', '512MB', '1GB', '2GB', '16GB'];
