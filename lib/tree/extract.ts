@@ -37,6 +37,9 @@ export interface ExtractOutcome {
 /** All of them are told, and so they are held in memory. */
 const mostNotes = 100_000;
 
+/** Without these an ordinary user cannot fill a directory. */
+const ownersOwn = 0o700;
+
 /** PATH_MAX: nobody could use a longer one. */
 const longestPath = 4095;
 
@@ -72,8 +75,8 @@ class Extraction {
   readonly #request: ExtractRequest;
   /** The directory that the last entry was in, with those above it. */
   readonly #open: Level[] = [];
-  /** Set at the end: each entry that is made changes its directory's. Paths as latin1. */
-  readonly #directoryTimes = new Map<string, Time>();
+  /** Set at the end: each entry that is made changes its directory's time, and some modes keep their owner out. Paths as latin1. */
+  readonly #directories = new Map<string, Time & { readonly mode: number }>();
   readonly outcome = {
     entries: 0,
     sizeBytes: 0,
@@ -89,7 +92,7 @@ class Extraction {
     // What a tar without an entry for it leaves; directories that no entry tells of are from the beginning of time as well, not from now:
     // the same tar makes the same tree.
     files.must(native().files.setMode(root, 0o755), 'chmod', files.self);
-    this.#directoryTimes.set('', { seconds: 0, nanoseconds: 0 });
+    this.#directories.set('', { seconds: 0, nanoseconds: 0, mode: 0o755 });
   }
 
   take(entry: ReadEntry): void {
@@ -111,10 +114,14 @@ class Extraction {
   }
 
   finish(): void {
-    for (const [key, time] of this.#directoryTimes) {
+    // From the leaves to the root: what is in a directory may be out of reach with its mode.
+    for (const key of [...this.#directories.keys()].sort().reverse()) {
       const path = Buffer.from(key, 'latin1');
+      const last = this.#directories.get(key);
       const fd = this.#reach(components(path));
-      if (fd !== undefined) this.#setTime(fd, time, path);
+      if (fd === undefined || !last) continue;
+      if ((last.mode & ownersOwn) !== ownersOwn) files.must(native().files.setMode(fd, last.mode), 'chmod', path);
+      this.#setTime(fd, last, path);
     }
   }
 
@@ -138,7 +145,7 @@ class Extraction {
       if (!status || files.isWhiteout(status)) {
         if (this.#request.whiteouts === 'names' && isWhiteoutName(name)) throw layerError(told, 'a whiteout is no directory');
         this.#makeDirectory(above, name, path, status !== undefined);
-        this.#directoryTimes.set(path.toString('latin1'), { seconds: 0, nanoseconds: 0 });
+        this.#directories.set(path.toString('latin1'), { seconds: 0, nanoseconds: 0, mode: 0o755 });
       }
       this.#open.push({ name: Buffer.from(name), path, fd: files.openDirectory(above, name, path) });
     }
@@ -328,11 +335,14 @@ class Extraction {
       if (result === -k.ENOSPC || result === -k.EDQUOT) throw files.refused(result, 'setxattr', path);
       if (result < 0) note(`extended attribute ${name}`);
     }
-    if (entry.type !== 'symlink') files.must(calls.setMode(object, entry.mode), 'chmod', path);
     if (entry.type === 'directory') {
-      const { seconds, nanoseconds } = entry;
-      this.#directoryTimes.set(path.toString('latin1'), { seconds, nanoseconds });
-    } else this.#setTime(object, entry, path);
+      const { seconds, nanoseconds, mode } = entry;
+      files.must(calls.setMode(object, mode | ownersOwn), 'chmod', path);
+      this.#directories.set(path.toString('latin1'), { seconds, nanoseconds, mode });
+      return;
+    }
+    if (entry.type !== 'symlink') files.must(calls.setMode(object, entry.mode), 'chmod', path);
+    this.#setTime(object, entry, path);
   }
 
   #note(path: Buffer, what: string): void {

@@ -691,3 +691,14 @@ describe('what is taken does no harm', () => {
     await expect(runIsolated('/bin/probe', ['ls', '/'], { rootfs: none })).rejects.toMatchObject({ errnoName: 'ENOENT' });
   });
 });
+
+test('directories that keep their owner out are filled all the same, and are so at the end', async () => {
+  const tar = archive(directory('a', { mode: 0o555 }), directory('a/b', { mode: 0 }), file('a/b/c', 'x', { mode: 0 }), directory('d', { mode: 0o6500 }));
+  extracted(tar);
+  const { store, left } = await arena();
+  const { path } = await store.import(Readable.from([tar]));
+  expect(['a', 'd'].map((name) => (statSync(join(path, name)).mode & 0o7777).toString(8))).toEqual(['555', '6500']);
+  expect((statSync(join(path, 'a/b')).mode & 0o7777).toString(8)).toBe('0');
+  await store.gc();
+  expect(left()).toEqual([]);
+});
