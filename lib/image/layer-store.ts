@@ -15,8 +15,6 @@ import { Layer, layerAt, layersOf, lineOf, missingLayer } from './layer.js';
 import { openLocal } from './local-file.js';
 import { imageConfigOf } from './manifest.js';
 import { placeChain, placeLayer } from './placing.js';
-import { pullImage } from './pull.js';
-import { pushImage } from './push.js';
 import { StoreDirectory } from './store-directory.js';
 import { StoreLock } from './store-lock.js';
 import { transferOptionsOf } from './transfer-options.js';
@@ -129,6 +127,8 @@ export class LayerStore implements AsyncDisposable {
     const transfer = transferOptionsOf(options);
     this.#open();
     await using workspace = await Workspace.open(this.#store);
+    // The HTTP client takes as long to load as all else that there is.
+    const { pullImage } = await import('./pull.js');
     const digest = await pullImage(workspace, reference, transfer);
     return new Image(this.#store, digest, reference);
   }
@@ -140,6 +140,7 @@ export class LayerStore implements AsyncDisposable {
     this.#open();
     await using workspace = await Workspace.open(this.#store);
     await this.#hold(workspace, image);
+    const { pushImage } = await import('./push.js');
     await pushImage(workspace, digest, reference, transfer);
   }
 
