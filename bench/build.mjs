@@ -11,6 +11,9 @@ export const results = join(bench, 'results');
 /** The program of every measurement: does nothing, needs no libc. */
 export const program = join(build, 'true');
 
+/** Makes one system call again and again. */
+export const caller = join(build, 'calls');
+
 const core = join(bench, '../csrc/core');
 const limitSources = [join(bench, 'limit.cc'), join(core, 'plan_check.cc'), join(core, 'id_map.cc')];
 const cxx = ['-std=c++20', '-O2', '-Wall', '-Wextra', '-Wno-missing-field-initializers', '-fno-stack-protector', '-pthread'];
@@ -20,6 +23,7 @@ export function compileAll() {
   mkdirSync(results, { recursive: true });
   // Small, so always anew: what they include lies in csrc/ and may have changed.
   run('cc', ['-nostdlib', '-static', '-no-pie', '-s', '-Wl,--build-id=none', '-o', program, join(bench, 'true.S')]);
+  run('cc', ['-O2', '-static', '-s', '-o', caller, join(bench, 'calls.c')]);
   run('c++', [...cxx, '-o', join(build, 'limit'), ...limitSources]);
   run('c++', [...cxx, '-DTRACE', '-o', join(build, 'limit-trace'), ...limitSources]);
   statSync(program);

@@ -217,6 +217,11 @@ void assign(uint32_t from, uint32_t to, unsigned& next, double per_us) {
     unsigned calls = 1;
     if (kind == StepKind::await_ids) {
       for (calls = 0; next + calls < traced && trace[next + calls].number == SYS_futex;) calls++;
+    } else if (kind == StepKind::expect_alive) {
+      calls = 0;
+    } else if (kind == StepKind::netlink) {
+      // What is sent, and the answer to it.
+      calls = 2;
     } else if (kind == StepKind::drop_bounding) {
       calls = 0;
       for (int64_t c = 0; c <= step.args[1]; c++) calls += !(static_cast<uint64_t>(step.args[0]) >> c & 1);

@@ -6,7 +6,7 @@ import { cpus, release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { runIsolated } from 'cloister';
-import { bench, build, compileAll, program, results } from './build.mjs';
+import { bench, build, caller, compileAll, program, results } from './build.mjs';
 import { counters } from './cgroup.mjs';
 import { chart } from './chart.mjs';
 import { contest, full } from './contest.mjs';
@@ -177,7 +177,7 @@ async function systemCalls() {
 
 async function notify() {
   say('notify');
-  for (const [syscall, { perSecond, cpuUs, loopDelayMs }] of Object.entries(await notifyRates()))
+  for (const [syscall, { perSecond, cpuUs, loopDelayMs }] of Object.entries(await notifyRates(caller, options)))
     report.note(
       `seccomp.notify: ${perSecond.toLocaleString('en')} ${syscall} a second (goal: 5,000), ${cpuUs.toFixed(1)} µs of processor time each, the loop late by ${loopDelayMs.toFixed(1)} ms (99th percentile)`,
     );
