@@ -91,7 +91,7 @@ struct Report {
   int32_t error;   // positive errno; 0: nothing failed
   uint32_t phase;  // Phase: a step of the plan, or what the addon does between them
   uint32_t step;
-  int32_t candidate;  // exec: which path gave the error
+  int32_t candidate;  // exec: which path gave the error; overlay_lowers: twice the name, and 1 if it was opened
   uint32_t head_size;
   uint8_t head[1024];  // exec: the first bytes of that file
 };

@@ -96,7 +96,7 @@ export class PlanBuilder {
       skipIfTolerated: 0,
     };
     this.steps[this.#section].push(step);
-    if (kind === 'exec' || kind === 'execveat') this.#withVectors.push(step);
+    if (kind === 'exec' || kind === 'execveat' || kind === 'overlay_lowers') this.#withVectors.push(step);
     return step;
   }
 

@@ -17,6 +17,7 @@ const specialSyscalls: Partial<Record<StepKind, string>> = {
   landlock_add_path: 'landlock_add_rule',
   send_fd: 'sendmsg',
   netlink: 'sendto',
+  overlay_lowers: 'fsconfig',
   exec: 'execve',
   fsconfig_fd: 'fsconfig',
   ioctl_number: 'ioctl',
@@ -61,6 +62,16 @@ export function explainFailure(plan: PlanBuilder, failure: NativeFailure): Isola
   if (step.kind === 'exec') {
     const paths = step.args[0] as readonly string[];
     return execveAdvice(paths, failure.candidate, failure.errno, failure.head, failure.step, landlocked(plan));
+  }
+  if (step.kind === 'overlay_lowers') {
+    // Two for each of them: to open it, to take it for a layer.
+    const name = (step.args[2] as readonly string[])[failure.candidate >> 1];
+    return refused('ERR_CLOISTER_ROOTFS', failure, {
+      step: step.label,
+      index: failure.step,
+      syscall: failure.candidate & 1 ? 'fsconfig' : 'openat',
+      path: `${step.path}/${name}`,
+    });
   }
   return refused(codeOf(step), failure, {
     step: step.label,

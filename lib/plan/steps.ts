@@ -62,6 +62,7 @@ export const stepKinds = {
   send_fd: 'dd',
   netlink: 'dbn',
   read_head: 'd',
+  overlay_lowers: 'ddv',
   exec: 'vvv',
 } as const;
 

@@ -4,6 +4,7 @@ import { native } from '../native.js';
 import type { PlanBuilder } from '../plan/builder.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import { outside, rootOutside } from '../security/id-map.js';
+import type { LayersByName } from './drivers/driver.js';
 import { cloneMount, openDirectory } from './filesystem.js';
 import { openHostTree } from './host-tree.js';
 import { mountAbilities } from './mount-abilities.js';
@@ -82,6 +83,24 @@ export interface LowerContext {
   readonly held: Map<number | string, Slot>;
 }
 
+/** The lowest of these, as many as lie in one store: they are named to overlayfs where they are, in one step. */
+export function layersByName(plan: PlanBuilder, lowers: readonly Lower[], context: LowerContext): LayersByName | undefined {
+  const last = lowers.at(-1);
+  const within = last?.kind === 'directory' ? last.within : undefined;
+  if (within === undefined || context.stage.driver.name !== 'overlay' || !mountAbilities().detached) return undefined;
+  const first = lowers.findLastIndex((lower) => lower.kind !== 'directory' || lower.within !== within) + 1;
+  const names = lowers.slice(first).map((lower) => (lower as { path: string }).path.slice(within.length + 1));
+  plan.label('use a layer', within);
+  return { directory: storeOf(plan, within, context), names };
+}
+
+/** One mount whose owners are mapped, for all of them: a copy for each would take twice as many calls, and longer ones. */
+function storeOf(plan: PlanBuilder, within: string, { held, privileged, userns }: LowerContext): Slot {
+  const shared = held.get(within) ?? (privileged && userns !== undefined ? cloneMount(plan, cwd, within, { userns }) : openDirectory(plan, cwd, within));
+  held.set(within, shared);
+  return shared;
+}
+
 /** A slot that overlayfs takes as a layer. */
 export function openLower(plan: PlanBuilder, lower: Lower, context: LowerContext): Slot {
   const { stage } = context;
@@ -90,11 +109,8 @@ export function openLower(plan: PlanBuilder, lower: Lower, context: LowerContext
   const isMount = userns !== undefined || stage.driver.layersAreMounts;
   switch (lower.kind) {
     case 'directory':
-      // One mount whose owners are mapped, for all of them: a copy for each would take twice as many calls, and longer ones.
       if (userns !== undefined && lower.within !== undefined && !stage.driver.layersAreMounts && mountAbilities().detached) {
-        const shared = context.held.get(lower.within) ?? cloneMount(plan, cwd, lower.within, { userns });
-        context.held.set(lower.within, shared);
-        return openDirectory(plan, shared, lower.path.slice(lower.within.length + 1));
+        return openDirectory(plan, storeOf(plan, lower.within, context), lower.path.slice(lower.within.length + 1));
       }
       return isMount ? layer(plan, stage, lower.path, userns) : openDirectory(plan, cwd, lower.path);
     case 'mount':

@@ -18,7 +18,7 @@ import type { FrozenLayer } from './frozen-layer.js';
 import { hostRoot, ordinaryHostRoot, privilegedHostRoot, privilegedParts, withoutUserXattrs } from './host-root.js';
 import { foreignFiles, hideOnHost, hostPart } from './host-tree.js';
 import type { LayerHold } from './layer-hold.js';
-import { type Lower, type LowerContext, openLower, type PartSource, rootAttributes } from './lowers.js';
+import { type Lower, type LowerContext, layersByName, openLower, type PartSource, rootAttributes } from './lowers.js';
 import { mountAbilities } from './mount-abilities.js';
 import { enterOwner, type Owner, shareOwner } from './ordinary-owner.js';
 import { directoryUpper, type OverlayMount, overlay, tmpfsUpper, type UpperSpace, upperName } from './overlay.js';
@@ -164,7 +164,8 @@ async function overlays(plan: PlanBuilder, settings: RootSettings, map: IdMap, u
     made = { mounts: privilegedHostRoot(plan, root, kit, space, userns, parts), missing: root.missing, parts };
   } else {
     const lowers: Lower[] = [...above('/'), ...[...(layers ?? [])].reverse().map((path) => directoryLower(path, settings))];
-    const opened = lowers.map((lower) => {
+    const byName = layersByName(plan, lowers, context);
+    const opened = lowers.slice(0, lowers.length - (byName?.names.length ?? 0)).map((lower) => {
       plan.label('use a layer', lower.kind === 'directory' ? lower.path : undefined);
       return openLower(plan, lower, context);
     });
@@ -173,7 +174,7 @@ async function overlays(plan: PlanBuilder, settings: RootSettings, map: IdMap, u
     const own = upper === 'tmpfs' || settings.ownUpper;
     const attributes = own ? rootAttributes('/', lowers, userxattr ? 'ordinary' : map) : undefined;
     const writableLowers = new Set(opened.filter((_, index) => (lowers[index] as { writable?: boolean }).writable));
-    const request = { lowers: opened, writableLowers, userxattr, volatile: volatile && !trial, root: attributes };
+    const request = { lowers: opened, byName, writableLowers, userxattr, volatile: volatile && !trial, root: attributes };
     const mount = own ? overlay(plan, space, request) : inDirectory(plan, upper, space, request, settings.idMap === 'auto' ? owner : undefined);
     made = {
       mounts: [{ target: '/', mount }],

@@ -10,6 +10,8 @@ export type DriverName = 'overlay' | 'aufs' | 'fuse-overlayfs';
 export interface Union {
   /** Descriptors of directories, uppermost first; of mounts, where the driver wants those. */
   readonly lowers: readonly Slot[];
+  /** More of them, below those: names of directories, uppermost first, in one that is held. Only where the driver takes layers by descriptor. */
+  readonly byName?: LayersByName | undefined;
   readonly writable: Writable | undefined;
   /** Those of the lowers that are written to as well. */
   readonly writableLowers?: ReadonlySet<Slot>;
@@ -17,6 +19,11 @@ export interface Union {
   readonly userxattr: boolean;
   /** Nothing of it outlives a crash: the fsync at unmount is saved. */
   readonly volatile: boolean;
+}
+
+export interface LayersByName {
+  readonly directory: Slot;
+  readonly names: readonly string[];
 }
 
 export interface Writable {

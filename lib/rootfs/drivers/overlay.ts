@@ -29,7 +29,7 @@ export const overlay: Driver = {
   mount,
 };
 
-function mount(plan: PlanBuilder, stage: Stage, { lowers, writable, userxattr, volatile }: Union): Slot {
+function mount(plan: PlanBuilder, stage: Stage, { lowers, byName, writable, userxattr, volatile }: Union): Slot {
   const context = plan.open('overlay context', 'fsopen', ['overlay', k.FSOPEN_CLOEXEC]);
   const create = (): Slot => {
     if (writable && volatile) plan.add('fsconfig', [context, k.FSCONFIG_SET_FLAG, 'volatile', null, 0]);
@@ -49,6 +49,7 @@ function mount(plan: PlanBuilder, stage: Stage, { lowers, writable, userxattr, v
   if (!mountAbilities().detached) return stage.names.overlay(context, lowers, directories, create);
   // Mount options by descriptor: no path is looked up again, and none has to be escaped. Since 6.13 (ovl_parse_layer).
   for (const lower of lowers) plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, 'lowerdir+', null, lower]);
+  if (byName) plan.add('overlay_lowers', [context, byName.directory, byName.names]);
   for (const [key, directory] of directories) plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, key, null, directory]);
   return create();
 }
