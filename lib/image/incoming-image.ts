@@ -1,8 +1,7 @@
-import type { Readable } from 'node:stream';
 import { ImageError } from '../errors.js';
 import { harmless } from '../text.js';
 import { type Digest, digestOf, mismatch } from './digest.js';
-import { receiveLayer } from './incoming-layer.js';
+import { type LayerSource, receiveLayer } from './incoming-layer.js';
 import { type Configuration, type Descriptor, type Manifest, mostJsonBytes, parseConfiguration, parseIndex, parseManifest } from './manifest.js';
 import { dockerList, indexTypes, manifestTypes, ociIndex } from './media-types.js';
 import { hasLayer, placeImage, placeLayer } from './placing.js';
@@ -15,7 +14,7 @@ import type { Workspace } from './workspace.js';
 export interface ContentSource {
   /** A manifest, index or configuration. */
   document(descriptor: Descriptor, signal: AbortSignal | undefined): Promise<Uint8Array>;
-  layer(descriptor: Descriptor, signal: AbortSignal | undefined): Promise<Readable>;
+  layer(descriptor: Descriptor, signal: AbortSignal | undefined): Promise<LayerSource>;
 }
 
 export type ReceiveOptions = Pick<Transfer, 'signal' | 'onProgress' | 'platform' | 'sizeLimit'>;
@@ -82,6 +81,7 @@ export async function receiveImage(
   options: ReceiveOptions,
 ): Promise<void> {
   const { manifest, configuration } = found;
+  const { onProgress } = options;
   const wanted = new Map(configuration.diffIds.map((diffId, index) => [diffId, manifest.layers[index] as Descriptor]));
   await atOnce([...wanted], layersAtOnce, options.signal, async ([diffId, descriptor], signal) => {
     if (await haveLayer(workspace, diffId)) return;
@@ -91,7 +91,7 @@ export async function receiveImage(
       diffId,
       sizeLimit: options.sizeLimit,
       signal,
-      onBytes: (doneBytes) => options.onProgress?.({ digest: descriptor.digest, doneBytes, totalBytes: descriptor.size }),
+      onBytes: onProgress && ((doneBytes) => onProgress({ digest: descriptor.digest, doneBytes, totalBytes: descriptor.size })),
     });
     await workspace.lock.adding(() => placeLayer(workspace, received));
   });

@@ -12,7 +12,7 @@ import { Image, missingImage } from './image.js';
 import { importImage } from './import-image.js';
 import { receiveLayer } from './incoming-layer.js';
 import { Layer, layerAt, layersOf, lineOf, missingLayer } from './layer.js';
-import { openLocal } from './local-file.js';
+import { openRegular } from './local-file.js';
 import { imageConfigOf } from './manifest.js';
 import { placeChain, placeLayer } from './placing.js';
 import { pullImage } from './pull.js';
@@ -70,27 +70,23 @@ export class LayerStore implements AsyncDisposable {
     if (typeof tar !== 'string' && !(tar instanceof Readable)) throw optionError('tar', 'a Readable, or the path of a file', tar);
     const own = this.#open();
     await using workspace = await Workspace.open(this.#store);
-    const { stream, size } = typeof tar === 'string' ? await openLocal(tar) : { stream: tar, size: undefined };
-    try {
-      const received = await receiveLayer(workspace, {
-        source: stream,
-        sizeLimit,
-        signal,
-        onBytes: (doneBytes) => onProgress?.({ digest: '', doneBytes, ...(size === undefined ? {} : { totalBytes: size }) }),
-      });
-      return await workspace.lock.adding(async () => {
-        for (const digest of parents) {
-          workspace.lock.lease(digest);
-          if (!this.#store.layerRecord(digest)) missingLayer(digest, this.#store);
-        }
-        await placeLayer(workspace, received);
-        const chainId = (await placeChain(workspace, [...parents, received.digest])) as Digest;
-        for (const digest of [...parents, received.digest]) own.lease(digest);
-        return layerAt(this.#store, chainId);
-      });
-    } finally {
-      stream.destroy();
-    }
+    const { file: source, size } = typeof tar === 'string' ? await openRegular(tar, true) : { file: tar, size: undefined };
+    const received = await receiveLayer(workspace, {
+      source,
+      sizeLimit,
+      signal,
+      onBytes: onProgress && ((doneBytes) => onProgress({ digest: '', doneBytes, ...(size === undefined ? {} : { totalBytes: size }) })),
+    });
+    return await workspace.lock.adding(async () => {
+      for (const digest of parents) {
+        workspace.lock.lease(digest);
+        if (!this.#store.layerRecord(digest)) missingLayer(digest, this.#store);
+      }
+      await placeLayer(workspace, received);
+      const chainId = (await placeChain(workspace, [...parents, received.digest])) as Digest;
+      for (const digest of [...parents, received.digest]) own.lease(digest);
+      return layerAt(this.#store, chainId);
+    });
   }
 
   /**

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { chainIdOf, type Digest } from './digest.js';
 import type { ReceivedLayer } from './incoming-layer.js';
 import type { Manifest } from './manifest.js';
@@ -15,13 +16,15 @@ export async function placeLayer({ store, lock, newPath }: Placing, { digest, ta
   lock.lease(digest);
   // Another process may have been as fast.
   if (hasLayer(store, digest)) return;
-  await placeBlob(store, tar.digest, blobFile);
+  if (blobFile !== undefined) await placeBlob(store, tar.digest, blobFile);
   await putRecord(store.tar(digest), tar, newPath());
   try {
     await putInPlace(directory, store.layer(digest));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
+    // The same tree, of one that was killed here, or is as far as this one. It may have come compressed.
+    if (blobFile === undefined) await putInPlace(join(directory, 'recipe'), store.recipe(digest));
   }
 }
 

@@ -9,9 +9,10 @@ import { type Digest, digestOf, hexOf, isDigest } from './digest.js';
 //
 //   version              'cloister layer store 1': who finds another leaves the directory alone
 //   lock                 no content; ranges of bytes of it are locked, see store-lock.ts
-//   blobs/sha256/HEX     as images name them: manifests, configurations, layers as they came (compressed or not)
+//   blobs/sha256/HEX     as images name them: manifests, configurations, layers as they came, compressed
 //   tars/HEX             of a DiffID: which blob holds that tar
-//   layers/HEX/          of a DiffID: `tree`, the files in the form of an overlayfs layer, and `layer.json`
+//   layers/HEX/          of a DiffID: `tree`, the files in the form of an overlayfs layer, `layer.json`, and, if it came uncompressed, `recipe`:
+//                        with the tree it is that tar, see layer-tar.ts
 //   chains/HEX           of a ChainID: which layer, and on which parent: the nodes of the tree
 //   images/HEX           of a manifest's digest: its layers
 //   names/HEX            of the name's sha256: the name, and which image has it
@@ -22,10 +23,9 @@ import { type Digest, digestOf, hexOf, isDigest } from './digest.js';
 // what is referred to, then what refers to it; and taken away in the opposite order. So whoever is killed leaves at most what
 // nothing refers to, which the next gc() takes away.
 //
-// The blob of a layer is kept beside its tree, as containerd does. Re-packing the tree cannot give the tar back that it came
-// from (order, padding, kinds of headers), and no compressor another's bytes: the digests of an image that is pushed or exported
-// would change. tar-split (containers/storage, Docker) keeps headers only and saves that space, but gives uncompressed bytes back: an
-// image gets another manifest with each move. Measured on Debian's root (docs/layers.md): the blob adds 36 % to the tree, tar-split 3 %.
+// The blob of a compressed layer is kept beside its tree, as containerd does: no compressor makes another's bytes, and the digests of an image
+// that is pushed or exported would change. tar-split (containers/storage, Docker) keeps headers only and saves that space, but gives
+// uncompressed bytes back: an image gets another manifest with each move. What came uncompressed is kept in that way here, too.
 
 const version = 'cloister layer store 1\n';
 const kinds = ['blobs', 'tars', 'layers', 'chains', 'images', 'names', 'partial', 'temp'] as const;
@@ -99,6 +99,10 @@ export class StoreDirectory {
   }
   tree(digest: Digest): string {
     return join(this.layer(digest), 'tree');
+  }
+  /** Of a layer that came uncompressed. */
+  recipe(digest: Digest): string {
+    return join(this.layer(digest), 'recipe');
   }
   chain(chainId: Digest): string {
     return join(this.path, 'chains', hexOf(chainId));

@@ -2,9 +2,10 @@ import { createReadStream, existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { extract, pack, removeTree } from '../tree/tree.js';
-import { compressionOf, decompressor, peek } from './compression.js';
 import { chainIdOf, type Digest, Meter } from './digest.js';
 import { configurationOf, manifestOf } from './image.js';
+import { bothEnds } from './incoming-layer.js';
+import { assembled, hasBlob, tarInBlob } from './layer-tar.js';
 import { hasLayer } from './placing.js';
 import type { StoreDirectory } from './store-directory.js';
 import type { Workspace } from './workspace.js';
@@ -66,19 +67,21 @@ async function layerProblem(workspace: Workspace, digest: Digest): Promise<strin
   const { store } = workspace;
   if (!store.layerRecord(digest)) return 'its record layer.json is not there';
   const tar = store.tarRecord(digest);
-  if (!tar || !existsSync(store.blob(tar.digest))) return 'the blob with its tar is not there';
+  if (!tar || !hasBlob(store, tar.digest)) return 'the blob with its tar is not there';
   const directory = workspace.newPath();
   await mkdir(directory);
   try {
-    const { head, whole } = await peek(createReadStream(store.blob(tar.digest), { highWaterMark: 2 ** 18 }), 6);
+    const hasRecipe = existsSync(store.recipe(digest));
+    const inBlob = existsSync(store.blob(tar.digest));
+    const source = inBlob ? await tarInBlob(store, tar) : assembled(store, digest);
     const meter = new Meter();
-    const unpacked = decompressor(compressionOf(head) ?? 'none');
-    const fed = unpacked ? pipeline(whole, unpacked, meter) : pipeline(whole, meter);
-    await Promise.all([extract(meter, directory), fed]);
+    await bothEnds(extract(meter, directory), pipeline(source, meter), undefined);
     const found = meter.digest();
     if (found !== digest) return `its tar is ${found}`;
     const [here, anew] = [await packedDigest(store.tree(digest)), await packedDigest(directory)];
-    return here === anew ? undefined : 'its files are not those of its tar any more';
+    if (here !== anew) return 'its files are not those of its tar any more';
+    if (hasRecipe && inBlob) for await (const _ of assembled(store, digest));
+    return undefined;
   } finally {
     await removeTree(directory);
   }

@@ -1,3 +1,4 @@
+import { assembleTar } from './assemble.js';
 import { type ExtractRequest, extractTree } from './extract.js';
 import { self } from './files.js';
 import { findWhiteout } from './find-whiteout.js';
@@ -11,13 +12,16 @@ import type { TaskDescriptors } from './task.js';
 export type TreeRequest =
   | ({ readonly kind: 'extract' } & ExtractRequest)
   | { readonly kind: 'pack'; readonly prefix: OverlayPrefix }
+  | { readonly kind: 'assemble' }
   | { readonly kind: 'empty' }
   | { readonly kind: 'find whiteout'; readonly prefix: OverlayPrefix };
 
-export function run(request: TreeRequest, { input, output, lent: [root] }: TaskDescriptors): unknown {
+export function run(request: TreeRequest, { input, output, lent: [root, recipe, whole] }: TaskDescriptors): unknown {
   switch (request.kind) {
     case 'extract':
-      return extractTree(input as number, root as number, request);
+      return extractTree(input as number, root as number, request, recipe === undefined || whole === undefined ? undefined : { recipe, whole });
+    case 'assemble':
+      return assembleTar(root as number, recipe as number, output as number);
     case 'pack':
       return packTree(root as number, output as number, request.prefix);
     case 'empty':
