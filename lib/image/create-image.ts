@@ -1,5 +1,4 @@
 import { createWriteStream } from 'node:fs';
-import { open } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { compressor } from './compression.js';
 import { type Digest, digestOf, Meter } from './digest.js';
@@ -10,7 +9,6 @@ import { type Descriptor, parseConfiguration, parseManifest } from './manifest.j
 import { layerMediaTypes, ociConfig, ociManifest } from './media-types.js';
 import { placeBlob } from './placing.js';
 import { ownPlatform } from './platform.js';
-import { putRecord } from './store-directory.js';
 import type { ImageConfig } from './types.js';
 import type { Workspace } from './workspace.js';
 
@@ -53,12 +51,10 @@ async function compressedLayer(workspace: Workspace, layer: Digest): Promise<Des
   const file = newPath();
   const meter = new Meter();
   await pipeline(await tarOf(store, layer), compressor(), meter, createWriteStream(file, { flags: 'wx', mode: 0o600 }));
-  const written = await open(file);
-  await written.sync().finally(() => written.close());
   const record = { digest: meter.digest(), size: meter.bytes, mediaType: layerMediaTypes.gzip };
   await lock.adding(async () => {
     await placeBlob(store, record.digest, file);
-    await putRecord(store.tar(layer), record, newPath());
+    await store.put('tars', layer, record, newPath());
   });
   return record;
 }

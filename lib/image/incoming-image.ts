@@ -1,3 +1,4 @@
+import { writeFile } from 'node:fs/promises';
 import { ImageError } from '../errors.js';
 import { harmless } from '../text.js';
 import { type Digest, digestOf, mismatch } from './digest.js';
@@ -6,7 +7,6 @@ import { type Configuration, type Descriptor, type Manifest, mostJsonBytes, pars
 import { dockerList, indexTypes, manifestTypes, ociIndex } from './media-types.js';
 import { hasLayer, placeImage, placeLayer } from './placing.js';
 import { choose } from './platform.js';
-import { writeSynced } from './store-directory.js';
 import type { Transfer } from './transfer-options.js';
 import type { Workspace } from './workspace.js';
 
@@ -104,8 +104,8 @@ export async function placeDocuments(
   name: string | undefined,
 ): Promise<void> {
   const [manifestFile, configFile] = [workspace.newPath(), workspace.newPath()];
-  await writeSynced(manifestFile, manifestBytes);
-  await writeSynced(configFile, configBytes);
+  await writeFile(manifestFile, manifestBytes, { mode: 0o600 });
+  await writeFile(configFile, configBytes, { mode: 0o600 });
   await workspace.lock.adding(() => placeImage(workspace, { digest, manifest, manifestFile, configFile, layers: configuration.diffIds, name }));
 }
 

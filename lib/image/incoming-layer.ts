@@ -1,4 +1,4 @@
-import { type FileHandle, mkdir, open, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -7,7 +7,7 @@ import { type ExtractOptions, type ExtractReport, extract } from '../tree/tree.j
 import { brokenCompression, type Compression, compressionOf, decompressor, peek } from './compression.js';
 import { type Digest, Meter, mismatch } from './digest.js';
 import { layerMediaTypes } from './media-types.js';
-import { type LayerRecord, type TarRecord, writeSynced } from './store-directory.js';
+import type { LayerRecord, TarRecord } from './store-directory.js';
 import type { Workspace } from './workspace.js';
 
 /** An open file is read from its beginning. */
@@ -26,7 +26,7 @@ export interface IncomingLayer {
   readonly onBytes?: ((bytes: number) => void) | undefined;
 }
 
-/** Complete, synced, checked, and still in the workspace. */
+/** Complete, checked, and still in the workspace. */
 export interface ReceivedLayer {
   readonly digest: Digest;
   readonly tar: TarRecord;
@@ -67,7 +67,7 @@ async function received(workspace: Workspace, layer: IncomingLayer): Promise<Rec
     skipped: report.skipped.map(({ path }) => path),
     unrecorded: report.unrecorded.map(({ path, what }) => `${path}: ${what}`),
   };
-  await writeSynced(join(place.directory, 'layer.json'), JSON.stringify(record));
+  await writeFile(join(place.directory, 'layer.json'), JSON.stringify(record), { mode: 0o600 });
   const blobFile = report.tar.kept === 'recipe' ? undefined : place.blobFile;
   return { digest, tar: { ...found, mediaType: layerMediaTypes[compression] }, blobFile, directory: place.directory };
 }
@@ -84,14 +84,17 @@ interface Taken {
 }
 
 /** What it is compressed by, and all of it: the file itself where its tar can be read from that, and nobody wants to hear how far it is. */
-async function begun({ source, onBytes }: IncomingLayer): Promise<{ compression: Compression; whole: Readable | number }> {
+async function begun({ source, blob, onBytes }: IncomingLayer): Promise<{ compression: Compression; whole: Readable | number }> {
   const stream = (): Readable => (source instanceof Readable ? source : source.createReadStream({ highWaterMark: 2 ** 18, autoClose: false }));
   const { head, whole } = source instanceof Readable ? await peek(source, 6) : { head: await headOf(source), whole: undefined };
   const compression = compressionOf(head);
   if (compression === undefined) {
     throw new ImageError('ERR_CLOISTER_LAYER', 'the layer is compressed by xz or bzip2; gzip, zstd or no compression is needed', { step: 'import the layer' });
   }
-  if (!(source instanceof Readable) && compression === 'none' && !onBytes) return { compression, whole: source.fd };
+  if (!(source instanceof Readable) && compression === 'none' && !onBytes) {
+    if (blob && (await source.stat()).size > blob.size) throw tooLong(blob.size);
+    return { compression, whole: source.fd };
+  }
   return { compression, whole: whole ?? stream() };
 }
 
@@ -100,7 +103,9 @@ async function headOf(file: FileHandle): Promise<Buffer> {
   return buffer.subarray(0, bytesRead);
 }
 
-const optionsOf = ({ signal, sizeLimit }: IncomingLayer): ExtractOptions => ({ sync: true, digest: true, signal, sizeLimit });
+const tooLong = (size: number): ImageError => mismatch('a layer', `${size} bytes`, 'more');
+
+const optionsOf = ({ signal, sizeLimit }: IncomingLayer): ExtractOptions => ({ digest: true, signal, sizeLimit });
 
 /** A recipe is kept, or else, by way of the same thread, the tar. */
 async function takePlain(layer: IncomingLayer, whole: Readable | number, { blobFile, directory }: Place): Promise<Taken> {
@@ -135,7 +140,7 @@ async function takeCompressed(layer: IncomingLayer, whole: Readable, compression
 
 const meterOf = ({ blob, onBytes }: IncomingLayer, hashes: boolean): Meter =>
   new Meter((bytes) => {
-    if (blob && bytes > blob.size) throw mismatch('a layer', `${blob.size} bytes`, 'more');
+    if (blob && bytes > blob.size) throw tooLong(blob.size);
     onBytes?.(bytes);
   }, hashes);
 
@@ -154,5 +159,4 @@ async function spool(source: Readable, meter: Meter, file: string, unpacked: Tra
     transform: (chunk: Buffer, _encoding, done) => void kept.writeFile(chunk).then(() => done(null, chunk), done),
   });
   await pipeline(source, meter, copy, unpacked, signal ? { signal } : {});
-  await kept.sync();
 }

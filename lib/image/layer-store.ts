@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Readable } from 'node:stream';
 import { ImageError, IsolationError, optionError } from '../errors.js';
@@ -17,6 +16,8 @@ import { imageConfigOf } from './manifest.js';
 import { placeChain, placeLayer } from './placing.js';
 import { pullImage } from './pull.js';
 import { pushImage } from './push.js';
+import { beginBoot } from './recent.js';
+import { Settler } from './settler.js';
 import { StoreDirectory } from './store-directory.js';
 import { StoreLock } from './store-lock.js';
 import { transferOptionsOf } from './transfer-options.js';
@@ -37,9 +38,12 @@ export class LayerStore implements AsyncDisposable {
   /** Leases of the layers that were imported by this object: so that another's gc() does not take them before an image has them. */
   #lock: StoreLock | undefined;
 
+  readonly #settler: Settler;
+
   private constructor(store: StoreDirectory, lock: StoreLock) {
     this.#store = store;
     this.#lock = lock;
+    this.#settler = new Settler(store, lock);
   }
 
   /** The directory is made if it is not there, and readable by this user alone. What killed processes left in it is taken away. */
@@ -47,6 +51,7 @@ export class LayerStore implements AsyncDisposable {
     if (typeof directory !== 'string' || directory === '' || directory.includes('\0')) throw optionError('directory', 'the path of a directory', directory);
     const store = await storeErrors('open the store', directory, () => StoreDirectory.open(resolve(directory)));
     await sweep(store);
+    await storeErrors('open the store', directory, () => beginBoot(store));
     return new LayerStore(store, new StoreLock(store.lock));
   }
 
@@ -69,7 +74,7 @@ export class LayerStore implements AsyncDisposable {
       options.parent === undefined ? [] : lineOf(layersOf([options.parent], 'parent', this.#store)[0] as Layer).map(({ digest }) => digest as Digest);
     if (typeof tar !== 'string' && !(tar instanceof Readable)) throw optionError('tar', 'a Readable, or the path of a file', tar);
     const own = this.#open();
-    await using workspace = await Workspace.open(this.#store);
+    await using workspace = await this.#adding();
     const { file: source, size } = typeof tar === 'string' ? await openRegular(tar, true) : { file: tar, size: undefined };
     const received = await receiveLayer(workspace, {
       source,
@@ -99,7 +104,7 @@ export class LayerStore implements AsyncDisposable {
     const path = check.text(source, 'source');
     const as = name === undefined ? undefined : imageName(name, 'name');
     this.#open();
-    await using workspace = await Workspace.open(this.#store);
+    await using workspace = await this.#adding();
     const { digest, name: given } = await importImage(workspace, path, as, transfer);
     return new Image(this.#store, digest, given);
   }
@@ -124,7 +129,7 @@ export class LayerStore implements AsyncDisposable {
   async pull(reference: string, options: TransferOptions = {}): Promise<Image> {
     const transfer = transferOptionsOf(options);
     this.#open();
-    await using workspace = await Workspace.open(this.#store);
+    await using workspace = await this.#adding();
     const digest = await pullImage(workspace, reference, transfer);
     return new Image(this.#store, digest, reference);
   }
@@ -150,7 +155,7 @@ export class LayerStore implements AsyncDisposable {
     const name = options.name === undefined ? undefined : imageName(options.name, 'name');
     const config = configOption(options.config ?? {});
     this.#open();
-    await using workspace = await Workspace.open(this.#store);
+    await using workspace = await this.#adding();
     const digest = await createImage(workspace, layers, config, name);
     return new Image(this.#store, digest, name);
   }
@@ -183,7 +188,7 @@ export class LayerStore implements AsyncDisposable {
   async nodeOf(layers: readonly Layer[]): Promise<Layer | undefined> {
     const own = this.#open();
     if (layers.length === 0 || layers.some(({ store }) => store.path !== this.#store.path)) return undefined;
-    await using workspace = await Workspace.open(this.#store);
+    await using workspace = await this.#adding();
     return await workspace.lock.adding(async () => {
       const digests = layers.map(({ digest }) => digest as Digest);
       for (const digest of digests) {
@@ -249,7 +254,7 @@ export class LayerStore implements AsyncDisposable {
       await removeLayer(workspace, lock, what.chainId as Digest);
     } else {
       await using workspace = await Workspace.open(this.#store);
-      await removeImage(workspace, this.#digestOf(what), what.name);
+      await removeImage(workspace, lock, this.#digestOf(what), what.name);
     }
   }
 
@@ -270,10 +275,26 @@ export class LayerStore implements AsyncDisposable {
     return await verifyStore(workspace);
   }
 
-  /** Gives up the leases of what it has imported. Its layers and images can still be used. */
+  /**
+   * Waits until all that was put there is on the disk, and gives up the leases of what it has imported. Its layers and images can still be used.
+   * ERR_CLOISTER_STORE if the disk refuses. syncfs(2).
+   */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#lock?.close();
+    const lock = this.#lock;
     this.#lock = undefined;
+    if (!lock) return;
+    try {
+      await this.#settler.end();
+    } finally {
+      lock.close();
+    }
+  }
+
+  /** What this puts there is on the disk some time after. */
+  async #adding(): Promise<Workspace> {
+    const workspace = await Workspace.open(this.#store);
+    workspace.onEnd = () => this.#settler.later();
+    return workspace;
   }
 
   #open(): StoreLock {
@@ -283,7 +304,7 @@ export class LayerStore implements AsyncDisposable {
 
   #digestOf(image: unknown): Digest {
     if (!(image instanceof Image) || !isDigest(image.digest)) throw optionError('image', 'an Image of this store', image);
-    if (!existsSync(this.#store.image(image.digest))) return missingImage(image.digest, this.#store);
+    if (!this.#store.has('images', image.digest)) return missingImage(image.digest, this.#store);
     return image.digest;
   }
 

@@ -1,8 +1,8 @@
-import { createReadStream, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { extract, pack, removeTree } from '../tree/tree.js';
-import { chainIdOf, type Digest, Meter } from './digest.js';
+import { chainIdOf, type Digest, digestOfFile, Meter } from './digest.js';
 import { configurationOf, manifestOf } from './image.js';
 import { bothEnds } from './incoming-layer.js';
 import { assembled, hasBlob, tarInBlob } from './layer-tar.js';
@@ -50,17 +50,10 @@ export async function verifyStore(workspace: Workspace): Promise<Verification> {
     for (const chainId of store.digests('chains')) await check(chainId, () => chainProblem(store, chainId));
     for (const digest of store.digests('images')) await check(digest, () => imageProblem(store, digest));
     for (const { name, image } of store.names()) {
-      await check(image, () => (existsSync(store.image(image)) ? undefined : `the name ${JSON.stringify(name)} is of an image that is not there`));
+      await check(image, () => (store.has('images', image) ? undefined : `the name ${JSON.stringify(name)} is of an image that is not there`));
     }
   });
   return { ok: problems.length === 0, checked, problems };
-}
-
-async function digestOfFile(path: string): Promise<Digest> {
-  const meter = new Meter();
-  meter.resume();
-  await pipeline(createReadStream(path, { highWaterMark: 2 ** 18 }), meter);
-  return meter.digest();
 }
 
 async function layerProblem(workspace: Workspace, digest: Digest): Promise<string | undefined> {
@@ -99,7 +92,7 @@ function chainProblem(store: StoreDirectory, chainId: Digest): string | undefine
   if (!record) return undefined;
   if (chainIdOf(record.parent, record.layer) !== chainId) return 'its record is of another node';
   if (!hasLayer(store, record.layer)) return `its layer ${record.layer} is not there`;
-  return record.parent === undefined || existsSync(store.chain(record.parent)) ? undefined : `its parent ${record.parent} is not there`;
+  return record.parent === undefined || store.has('chains', record.parent) ? undefined : `its parent ${record.parent} is not there`;
 }
 
 function imageProblem(store: StoreDirectory, digest: Digest): string | undefined {
@@ -110,7 +103,7 @@ function imageProblem(store: StoreDirectory, digest: Digest): string | undefined
   let chainId: Digest | undefined;
   for (const layer of diffIds) {
     chainId = chainIdOf(chainId, layer);
-    if (!existsSync(store.chain(chainId))) return `its layer ${layer} is not there`;
+    if (!store.has('chains', chainId)) return `its layer ${layer} is not there`;
   }
   return undefined;
 }

@@ -22,7 +22,6 @@ export interface ExtractRequest {
   /** Of the tar, and of what its files have together, holes too. */
   readonly sizeLimit: number;
   readonly entryLimit: number;
-  readonly sync: boolean;
   /** Files get the owners that the tar tells; else those are recorded. */
   readonly keepOwners: boolean;
   readonly prefix: OverlayPrefix;
@@ -78,9 +77,7 @@ export function extractTree(source: number, root: number, request: ExtractReques
   } finally {
     extraction.close();
   }
-  const kept = keeper?.end();
-  if (request.sync) files.must(native().files.syncFilesystem(root), 'syncfs', files.self);
-  return { ...extraction.outcome, tar: { digest: hash?.digest('hex'), size, kept } };
+  return { ...extraction.outcome, tar: { digest: hash?.digest('hex'), size, kept: keeper?.end() } };
 }
 
 function tooBig(limit: number): ImageError {

@@ -1,6 +1,7 @@
+import { native } from '../native.js';
 import { assembleTar } from './assemble.js';
 import { type ExtractRequest, extractTree } from './extract.js';
-import { self } from './files.js';
+import { must, self } from './files.js';
 import { findWhiteout } from './find-whiteout.js';
 import type { OverlayPrefix } from './overlay-attributes.js';
 import { packTree } from './pack.js';
@@ -14,6 +15,7 @@ export type TreeRequest =
   | { readonly kind: 'pack'; readonly prefix: OverlayPrefix }
   | { readonly kind: 'assemble' }
   | { readonly kind: 'empty' }
+  | { readonly kind: 'sync' }
   | { readonly kind: 'find whiteout'; readonly prefix: OverlayPrefix };
 
 export function run(request: TreeRequest, { input, output, lent: [root, recipe, whole] }: TaskDescriptors): unknown {
@@ -26,6 +28,8 @@ export function run(request: TreeRequest, { input, output, lent: [root, recipe, 
       return packTree(root as number, output as number, request.prefix);
     case 'empty':
       return emptyDirectory(root as number, self);
+    case 'sync':
+      return must(native().files.syncFilesystem(root as number), 'syncfs', self);
     case 'find whiteout':
       return findWhiteout(root as number, self, request.prefix)?.toString('latin1');
   }

@@ -18,8 +18,6 @@ export interface ExtractOptions {
   readonly sizeLimit?: number | undefined;
   /** Default: 4,000,000. */
   readonly entryLimit?: number | undefined;
-  /** syncfs(2) before it resolves. */
-  readonly sync?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   /** The report has the digest of the tar. */
   readonly digest?: boolean;
@@ -62,7 +60,6 @@ export async function extract(tar: Readable | string | number, directory: string
       kind: 'extract',
       sizeLimit: options.sizeLimit ?? Number.MAX_SAFE_INTEGER,
       entryLimit: options.entryLimit ?? defaultEntryLimit,
-      sync: options.sync ?? false,
       keepOwners,
       prefix: overlayPrefix(),
       whiteouts: 'names',

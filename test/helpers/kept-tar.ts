@@ -26,7 +26,6 @@ export function keepTar(tar: string, tree: string, place: string, limits: { size
     const request = {
       kind: 'extract',
       ...limits,
-      sync: false,
       keepOwners: isRoot,
       prefix: isRoot ? 'trusted.overlay.' : 'user.overlay.',
       whiteouts: 'names',

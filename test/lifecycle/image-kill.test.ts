@@ -109,7 +109,10 @@ async function prepared(): Promise<string> {
 /** Files in the store, but for those that say what it is. */
 function stored(place: string): string[] {
   const list = (kind: string): string[] => readdirSync(join(place, 'store', kind)).map((name) => `${kind}/${name}`);
-  return ['blobs/sha256', 'tars', 'layers', 'chains', 'images', 'partial', 'temp'].flatMap(list);
+  const recent = readdirSync(join(place, 'store/recent')).flatMap((boot) =>
+    readdirSync(join(place, 'store/recent', boot)).map((kind) => `recent/${boot}/${kind}`),
+  );
+  return ['blobs/sha256', 'tars', 'layers', 'chains', 'images', 'partial', 'temp', ...recent].flatMap(list);
 }
 
 /** What the images that are there need. */
