@@ -6,6 +6,7 @@ import { chainIdOf, type Digest } from './digest.js';
 import { manifestOf } from './image.js';
 import { dropIdleHolds, missingLayer } from './layer.js';
 import type { Manifest } from './manifest.js';
+import { settle, settleAlone } from './recent.js';
 import { type ChainRecord, type StoreDirectory, syncDirectory } from './store-directory.js';
 import type { StoreLock } from './store-lock.js';
 import type { Workspace } from './workspace.js';
@@ -37,7 +38,9 @@ function contentsOf(store: StoreDirectory): Contents {
 export async function collect(workspace: Workspace, own: StoreLock): Promise<Collected> {
   const { store, lock } = workspace;
   dropIdleHolds();
+  await settle(store, own);
   return await lock.alone(async () => {
+    await settleAlone(store, own);
     const contents = contentsOf(store);
     const used = new Set([...contents.images.values()].flat());
     const keep = (chainId: Digest | undefined): void => {
@@ -56,7 +59,9 @@ export async function collect(workspace: Workspace, own: StoreLock): Promise<Col
 export async function removeLayer(workspace: Workspace, own: StoreLock, chainId: Digest): Promise<void> {
   const { store, lock } = workspace;
   dropIdleHolds();
+  await settle(store, own);
   await lock.alone(async () => {
+    await settleAlone(store, own);
     const contents = contentsOf(store);
     const record = contents.chains.get(chainId);
     if (!record) missingLayer(chainId, store);
@@ -80,14 +85,16 @@ export async function removeLayer(workspace: Workspace, own: StoreLock, chainId:
   });
 }
 
-export async function removeImage(workspace: Workspace, digest: Digest, name: string | undefined): Promise<void> {
+export async function removeImage(workspace: Workspace, own: StoreLock, digest: Digest, name: string | undefined): Promise<void> {
   const { store, lock } = workspace;
+  await settle(store, own);
   await lock.alone(async () => {
-    const own = store.names().filter(({ image }) => image === digest);
+    await settleAlone(store, own);
+    const all = store.names().filter(({ image }) => image === digest);
     // A name that has been given to another image since is not this one's any more.
-    const going = name === undefined ? own : own.filter((record) => record.name === name);
+    const going = name === undefined ? all : all.filter((record) => record.name === name);
     for (const record of going) await unlink(store.name(record.name));
-    if (going.length === own.length) await rm(store.image(digest), { force: true });
+    if (going.length === all.length) await rm(store.image(digest), { force: true });
     await syncDirectory(`${store.path}/names`);
     await syncDirectory(`${store.path}/images`);
   });
@@ -109,6 +116,9 @@ async function takeAway(
   for (const digest of images.keys()) for (const layer of store.imageRecord(digest)?.layers ?? []) staying.add(layer);
   const candidates = mayGo ? store.digests('layers') : going.map((chainId) => (chains.get(chainId) as ChainRecord).layer);
   const gone = new Set(candidates.filter((digest) => !staying.has(digest) && (mayGo?.(digest) ?? true)));
+  // First what speaks for them.
+  for (const digest of gone) await rm(store.tar(digest), { force: true });
+  await syncDirectory(`${store.path}/tars`);
   for (const digest of gone) {
     if (!existsSync(store.layer(digest))) continue;
     freedBytes += store.layerRecord(digest)?.sizeBytes ?? 0;

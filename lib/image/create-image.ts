@@ -1,15 +1,14 @@
-import { createReadStream, createWriteStream } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { createWriteStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { compressor } from './compression.js';
 import { type Digest, digestOf, Meter } from './digest.js';
 import { atOnce, haveLayer, placeDocuments } from './incoming-image.js';
 import { missingLayer } from './layer.js';
+import { tarOf } from './layer-tar.js';
 import { type Descriptor, parseConfiguration, parseManifest } from './manifest.js';
 import { layerMediaTypes, ociConfig, ociManifest } from './media-types.js';
 import { placeBlob } from './placing.js';
 import { ownPlatform } from './platform.js';
-import { putRecord } from './store-directory.js';
 import type { ImageConfig } from './types.js';
 import type { Workspace } from './workspace.js';
 
@@ -44,25 +43,18 @@ export async function placeNewImage(workspace: Workspace, configBytes: Uint8Arra
   return digest;
 }
 
-/** The blob of a layer; one that came uncompressed is replaced by its gzip. */
+/** The blob of a layer; one that came uncompressed gets one. */
 async function compressedLayer(workspace: Workspace, layer: Digest): Promise<Descriptor> {
   const { store, lock, newPath } = workspace;
   const tar = store.tarRecord(layer) ?? missingLayer(layer, store);
   if (tar.mediaType !== layerMediaTypes.none) return tar;
   const file = newPath();
   const meter = new Meter();
-  await pipeline(
-    createReadStream(store.blob(tar.digest), { highWaterMark: 2 ** 18 }),
-    compressor(),
-    meter,
-    createWriteStream(file, { flags: 'wx', mode: 0o600 }),
-  );
-  const written = await open(file);
-  await written.sync().finally(() => written.close());
+  await pipeline(await tarOf(store, layer), compressor(), meter, createWriteStream(file, { flags: 'wx', mode: 0o600 }));
   const record = { digest: meter.digest(), size: meter.bytes, mediaType: layerMediaTypes.gzip };
   await lock.adding(async () => {
     await placeBlob(store, record.digest, file);
-    await putRecord(store.tar(layer), record, newPath());
+    await store.put('tars', layer, record, newPath());
   });
   return record;
 }

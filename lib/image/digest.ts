@@ -1,5 +1,7 @@
 import { createHash, type Hash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
 import { Transform, type TransformCallback } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { describe, ImageError } from '../errors.js';
 
 /** `sha256:` and 64 hexadecimal digits. image-spec, descriptor.md, "Digests". */
@@ -56,6 +58,13 @@ export class Meter extends Transform {
   digest(): Digest {
     return finish(this.#hash as Hash);
   }
+}
+
+export async function digestOfFile(path: string): Promise<Digest> {
+  const meter = new Meter();
+  meter.resume();
+  await pipeline(createReadStream(path, { highWaterMark: 2 ** 18 }), meter);
+  return meter.digest();
 }
 
 export function mismatch(what: string, expected: string, got: string, path?: string): ImageError {

@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import type { Readable } from 'node:stream';
 import { ImageError } from '../errors.js';
 import { listed } from '../text.js';
 import { placeNewImage } from './create-image.js';
@@ -33,16 +32,17 @@ export async function importDockerArchive(
   const configBytes = await readRegular(await inside(directory, item.config), mostJsonBytes);
   const configuration = parseConfiguration(configBytes);
   if (configuration.diffIds.length !== item.layers.length) throw wrong('Layers', `the ${configuration.diffIds.length} of the configuration`, item.layers);
+  const { onProgress } = options;
   const files = new Map(configuration.diffIds.map((diffId, index) => [diffId, item.layers[index] as string]));
   await atOnce([...files], 2, options.signal, async ([diffId, file], signal) => {
     if (await haveLayer(workspace, diffId)) return;
-    const { source, size } = await opened(await inside(directory, file));
+    const { file: source, size } = await openRegular(await inside(directory, file));
     const received = await receiveLayer(workspace, {
       source,
       diffId,
       sizeLimit: options.sizeLimit,
       signal,
-      onBytes: (doneBytes) => options.onProgress?.({ digest: diffId, doneBytes, totalBytes: size }),
+      onBytes: onProgress && ((doneBytes) => onProgress({ digest: diffId, doneBytes, totalBytes: size })),
     });
     await workspace.lock.adding(() => placeLayer(workspace, received));
   });
@@ -69,9 +69,4 @@ function choose(items: readonly Item[], reference: string | undefined): Item {
   if (second)
     throw new ImageError('ERR_CLOISTER_AMBIGUOUS', `the archive has several images: ${all}`, { step: 'read the archive', hint: "Say which by 'path:name'." });
   return first;
-}
-
-async function opened(path: string): Promise<{ source: Readable; size: number }> {
-  const { file, size } = await openRegular(path);
-  return { source: file.createReadStream({ highWaterMark: 2 ** 18 }), size };
 }

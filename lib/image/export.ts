@@ -1,4 +1,4 @@
-import { createReadStream, createWriteStream, existsSync } from 'node:fs';
+import { createWriteStream, existsSync } from 'node:fs';
 import { constants, copyFile, mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -6,10 +6,10 @@ import { pipeline } from 'node:stream/promises';
 import { ImageError } from '../errors.js';
 import { encodeHeader } from '../tree/tar-encode.js';
 import { blockSize, padding } from '../tree/tar-entry.js';
-import { compressionOf, decompressor, peek } from './compression.js';
 import { type Digest, digestOf, hexOf } from './digest.js';
 import { configurationOf, readBlob } from './image.js';
 import { missingLayer } from './layer.js';
+import { blobOf, tarOf } from './layer-tar.js';
 import { layoutIndex, layoutMarker } from './layout.js';
 import { portableManifest } from './portable-manifest.js';
 import type { Workspace } from './workspace.js';
@@ -81,7 +81,10 @@ async function writeDirectory({ store }: Workspace, files: readonly File[], dire
     const path = join(directory, name);
     if (content instanceof Uint8Array) await writeFile(path, content);
     // A copy of its own (shared where the file system can): whoever has the layout may write to it.
-    else if ('blob' in content) await copyFile(store.blob(content.blob), path, constants.COPYFILE_FICLONE);
+    else if ('blob' in content) {
+      if (existsSync(store.blob(content.blob))) await copyFile(store.blob(content.blob), path, constants.COPYFILE_FICLONE);
+      else await pipeline(blobOf(store, content.blob), createWriteStream(path, { flags: 'wx' }));
+    }
   }
 }
 
@@ -132,9 +135,5 @@ function header(path: string, size: number, type: 'file' | 'directory'): Buffer 
 }
 
 async function contentOf({ store }: Workspace, content: { blob: Digest } | { tarOf: Digest }): Promise<Readable> {
-  if ('blob' in content) return createReadStream(store.blob(content.blob), { highWaterMark: 2 ** 18 });
-  const tar = store.tarRecord(content.tarOf) ?? missingLayer(content.tarOf, store);
-  const { head, whole } = await peek(createReadStream(store.blob(tar.digest), { highWaterMark: 2 ** 18 }), 6);
-  const undo = decompressor(compressionOf(head) ?? 'none');
-  return undo ? whole.on('error', (error) => undo.destroy(error)).pipe(undo) : whole;
+  return 'blob' in content ? blobOf(store, content.blob) : await tarOf(store, content.tarOf);
 }

@@ -10,7 +10,7 @@ import { importDockerArchive } from './docker-archive.js';
 import { findImage, type ReceiveOptions, receiveImage } from './incoming-image.js';
 import { bothEnds } from './incoming-layer.js';
 import { chooseInLayout, layoutSource } from './layout.js';
-import { openLocal } from './local-file.js';
+import { openRegular } from './local-file.js';
 import type { Workspace } from './workspace.js';
 
 export async function importImage(
@@ -48,8 +48,8 @@ function located(source: string): { path: string; reference: string | undefined 
 
 /** An archive is read where it has been unpacked: what comes first in it (a layer) is understood by what comes last (a manifest). */
 async function unpacked(workspace: Workspace, path: string, { signal, sizeLimit }: ReceiveOptions): Promise<string> {
-  const { stream } = await openLocal(path);
-  const { head, whole } = await peek(stream, 6);
+  const { file } = await openRegular(path, true);
+  const { head, whole } = await peek(file.createReadStream({ highWaterMark: 2 ** 18 }), 6);
   const compression = compressionOf(head);
   if (compression === undefined) throw new ImageError('ERR_CLOISTER_IMAGE', `${path} is compressed by xz or bzip2`, { step: 'read the archive', path });
   const directory = workspace.newPath();

@@ -1,13 +1,12 @@
-import type { Readable } from 'node:stream';
+import { writeFile } from 'node:fs/promises';
 import { ImageError } from '../errors.js';
 import { harmless } from '../text.js';
 import { type Digest, digestOf, mismatch } from './digest.js';
-import { receiveLayer } from './incoming-layer.js';
+import { type LayerSource, receiveLayer } from './incoming-layer.js';
 import { type Configuration, type Descriptor, type Manifest, mostJsonBytes, parseConfiguration, parseIndex, parseManifest } from './manifest.js';
 import { dockerList, indexTypes, manifestTypes, ociIndex } from './media-types.js';
 import { hasLayer, placeImage, placeLayer } from './placing.js';
 import { choose } from './platform.js';
-import { writeSynced } from './store-directory.js';
 import type { Transfer } from './transfer-options.js';
 import type { Workspace } from './workspace.js';
 
@@ -15,7 +14,7 @@ import type { Workspace } from './workspace.js';
 export interface ContentSource {
   /** A manifest, index or configuration. */
   document(descriptor: Descriptor, signal: AbortSignal | undefined): Promise<Uint8Array>;
-  layer(descriptor: Descriptor, signal: AbortSignal | undefined): Promise<Readable>;
+  layer(descriptor: Descriptor, signal: AbortSignal | undefined): Promise<LayerSource>;
 }
 
 export type ReceiveOptions = Pick<Transfer, 'signal' | 'onProgress' | 'platform' | 'sizeLimit'>;
@@ -82,6 +81,7 @@ export async function receiveImage(
   options: ReceiveOptions,
 ): Promise<void> {
   const { manifest, configuration } = found;
+  const { onProgress } = options;
   const wanted = new Map(configuration.diffIds.map((diffId, index) => [diffId, manifest.layers[index] as Descriptor]));
   await atOnce([...wanted], layersAtOnce, options.signal, async ([diffId, descriptor], signal) => {
     if (await haveLayer(workspace, diffId)) return;
@@ -91,7 +91,7 @@ export async function receiveImage(
       diffId,
       sizeLimit: options.sizeLimit,
       signal,
-      onBytes: (doneBytes) => options.onProgress?.({ digest: descriptor.digest, doneBytes, totalBytes: descriptor.size }),
+      onBytes: onProgress && ((doneBytes) => onProgress({ digest: descriptor.digest, doneBytes, totalBytes: descriptor.size })),
     });
     await workspace.lock.adding(() => placeLayer(workspace, received));
   });
@@ -104,8 +104,8 @@ export async function placeDocuments(
   name: string | undefined,
 ): Promise<void> {
   const [manifestFile, configFile] = [workspace.newPath(), workspace.newPath()];
-  await writeSynced(manifestFile, manifestBytes);
-  await writeSynced(configFile, configBytes);
+  await writeFile(manifestFile, manifestBytes, { mode: 0o600 });
+  await writeFile(configFile, configBytes, { mode: 0o600 });
   await workspace.lock.adding(() => placeImage(workspace, { digest, manifest, manifestFile, configFile, layers: configuration.diffIds, name }));
 }
 

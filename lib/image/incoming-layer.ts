@@ -1,18 +1,22 @@
-import { mkdir, open } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Readable, Transform } from 'node:stream';
+import { Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { ImageError } from '../errors.js';
-import { extract } from '../tree/tree.js';
+import { type ExtractOptions, type ExtractReport, extract } from '../tree/tree.js';
 import { brokenCompression, type Compression, compressionOf, decompressor, peek } from './compression.js';
 import { type Digest, Meter, mismatch } from './digest.js';
 import { layerMediaTypes } from './media-types.js';
-import { type LayerRecord, type TarRecord, writeSynced } from './store-directory.js';
+import type { LayerRecord, TarRecord } from './store-directory.js';
 import type { Workspace } from './workspace.js';
+
+/** An open file is read from its beginning. */
+export type LayerSource = Readable | FileHandle;
 
 /** A layer's tar, compressed or not, on its way into the store, and what is known of it. */
 export interface IncomingLayer {
-  readonly source: Readable;
+  /** It is used up, whatever the outcome. */
+  readonly source: LayerSource;
   /** Of the bytes as they come. */
   readonly blob?: { readonly digest: Digest; readonly size: number } | undefined;
   /** Of the uncompressed tar. */
@@ -22,11 +26,12 @@ export interface IncomingLayer {
   readonly onBytes?: ((bytes: number) => void) | undefined;
 }
 
-/** Complete, synced, checked, and still in the workspace. */
+/** Complete, checked, and still in the workspace. */
 export interface ReceivedLayer {
   readonly digest: Digest;
   readonly tar: TarRecord;
-  readonly blobFile: string;
+  /** undefined: the directory has a recipe. */
+  readonly blobFile: string | undefined;
   readonly directory: string;
 }
 
@@ -35,49 +40,109 @@ export interface ReceivedLayer {
  * be another layer than was announced has only been in the workspace.
  */
 export async function receiveLayer(workspace: Workspace, layer: IncomingLayer): Promise<ReceivedLayer> {
-  layer.signal?.throwIfAborted();
-  const { head, whole } = await peek(layer.source, 6);
-  const compression = compressionOf(head);
-  if (compression === undefined) {
-    layer.source.destroy();
-    throw new ImageError('ERR_CLOISTER_LAYER', 'the layer is compressed by xz or bzip2; gzip, zstd or no compression is needed', { step: 'import the layer' });
+  try {
+    layer.signal?.throwIfAborted();
+    return await received(workspace, layer);
+  } finally {
+    if (layer.source instanceof Readable) layer.source.destroy();
+    else await layer.source.close();
   }
-  const blobFile = workspace.newPath();
-  const directory = workspace.newPath();
-  await mkdir(join(directory, 'tree'), { recursive: true });
-  const blobMeter = new Meter((bytes) => {
-    if (layer.blob && bytes > layer.blob.size) throw mismatch('a layer', `${layer.blob.size} bytes`, 'more');
-    layer.onBytes?.(bytes);
-  });
-  const limit = layer.sizeLimit;
-  const tarMeter = new Meter((bytes) => {
-    if (limit !== undefined && bytes > limit) {
-      throw new ImageError('ERR_CLOISTER_LAYER', `the layer is bigger than sizeLimit: more than ${limit} bytes uncompressed`, { step: 'import the layer' });
-    }
-  }, compression !== 'none');
-  const { signal } = layer;
-  const report = await bothEnds(
-    extract(tarMeter, join(directory, 'tree'), { sync: true, signal, sizeLimit: limit }),
-    spool(whole, blobMeter, blobFile, compression, tarMeter, signal),
-    signal,
-  );
-  const found = { digest: blobMeter.digest(), size: blobMeter.bytes };
+}
+
+async function received(workspace: Workspace, layer: IncomingLayer): Promise<ReceivedLayer> {
+  const { compression, whole } = await begun(layer);
+  const place: Place = { blobFile: workspace.newPath(), directory: workspace.newPath() };
+  await mkdir(join(place.directory, 'tree'), { recursive: true });
+  const { report, blob } = compression === 'none' ? await takePlain(layer, whole, place) : await takeCompressed(layer, whole as Readable, compression, place);
+  const digest: Digest = `sha256:${report.tar.digest}`;
+  const found = blob ?? { digest, size: report.tar.size };
   if (layer.blob && (found.digest !== layer.blob.digest || found.size !== layer.blob.size)) {
     throw mismatch('a layer', `${layer.blob.digest} of ${layer.blob.size} bytes`, `${found.digest} of ${found.size} bytes`);
   }
-  // The same bytes, hashed once.
-  const digest = compression === 'none' ? found.digest : tarMeter.digest();
   if (layer.diffId !== undefined && digest !== layer.diffId) throw mismatch("a layer's uncompressed tar", layer.diffId, digest);
   const record: LayerRecord = {
-    sizeBytes: tarMeter.bytes,
+    sizeBytes: report.tar.size,
     isOpaque: report.isOpaque,
     owners: report.owners,
     skipped: report.skipped.map(({ path }) => path),
     unrecorded: report.unrecorded.map(({ path, what }) => `${path}: ${what}`),
   };
-  await writeSynced(join(directory, 'layer.json'), JSON.stringify(record));
-  return { digest, tar: { ...found, mediaType: layerMediaTypes[compression] }, blobFile, directory };
+  await writeFile(join(place.directory, 'layer.json'), JSON.stringify(record), { mode: 0o600 });
+  const blobFile = report.tar.kept === 'recipe' ? undefined : place.blobFile;
+  return { digest, tar: { ...found, mediaType: layerMediaTypes[compression] }, blobFile, directory: place.directory };
 }
+
+interface Place {
+  readonly blobFile: string;
+  readonly directory: string;
+}
+
+interface Taken {
+  readonly report: ExtractReport;
+  /** undefined: it is the tar itself. */
+  readonly blob?: { readonly digest: Digest; readonly size: number };
+}
+
+/** What it is compressed by, and all of it: the file itself where its tar can be read from that, and nobody wants to hear how far it is. */
+async function begun({ source, blob, onBytes }: IncomingLayer): Promise<{ compression: Compression; whole: Readable | number }> {
+  const stream = (): Readable => (source instanceof Readable ? source : source.createReadStream({ highWaterMark: 2 ** 18, autoClose: false }));
+  const { head, whole } = source instanceof Readable ? await peek(source, 6) : { head: await headOf(source), whole: undefined };
+  const compression = compressionOf(head);
+  if (compression === undefined) {
+    throw new ImageError('ERR_CLOISTER_LAYER', 'the layer is compressed by xz or bzip2; gzip, zstd or no compression is needed', { step: 'import the layer' });
+  }
+  if (!(source instanceof Readable) && compression === 'none' && !onBytes) {
+    if (blob && (await source.stat()).size > blob.size) throw tooLong(blob.size);
+    return { compression, whole: source.fd };
+  }
+  return { compression, whole: whole ?? stream() };
+}
+
+async function headOf(file: FileHandle): Promise<Buffer> {
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(6), 0, 6, 0);
+  return buffer.subarray(0, bytesRead);
+}
+
+const tooLong = (size: number): ImageError => mismatch('a layer', `${size} bytes`, 'more');
+
+const optionsOf = ({ signal, sizeLimit }: IncomingLayer): ExtractOptions => ({ digest: true, signal, sizeLimit });
+
+/** A recipe is kept, or else, by way of the same thread, the tar. */
+async function takePlain(layer: IncomingLayer, whole: Readable | number, { blobFile, directory }: Place): Promise<Taken> {
+  const recipeFile = join(directory, 'recipe');
+  await using recipe = await open(recipeFile, 'wx+', 0o600);
+  await using copy = await open(blobFile, 'wx', 0o600);
+  const options = { ...optionsOf(layer), keep: { recipe: recipe.fd, whole: copy.fd } };
+  const tree = join(directory, 'tree');
+  const meter = meterOf(layer, false);
+  const report = await (typeof whole === 'number'
+    ? extract(whole, tree, options)
+    : bothEnds(extract(meter, tree, options), pipeline(whole, meter, layer.signal ? { signal: layer.signal } : {}), layer.signal));
+  await unlink(report.tar.kept === 'recipe' ? blobFile : recipeFile);
+  return { report };
+}
+
+async function takeCompressed(layer: IncomingLayer, whole: Readable, compression: Compression, { blobFile, directory }: Place): Promise<Taken> {
+  const meter = meterOf(layer, true);
+  const unpacked = decompressor(compression) as Transform;
+  try {
+    const report = await bothEnds(
+      extract(unpacked, join(directory, 'tree'), optionsOf(layer)),
+      spool(whole, meter, blobFile, unpacked, layer.signal),
+      layer.signal,
+    );
+    return { report, blob: { digest: meter.digest(), size: meter.bytes } };
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw code?.startsWith('Z_') || code?.startsWith('ZSTD_') ? brokenCompression(compression, cause) : cause;
+  }
+}
+
+const meterOf = ({ blob, onBytes }: IncomingLayer, hashes: boolean): Meter =>
+  new Meter((bytes) => {
+    if (blob && bytes > blob.size) throw tooLong(blob.size);
+    onBytes?.(bytes);
+  }, hashes);
 
 /** Each end of a stream fails when the other does: what is told is the cause, and not that the other end has gone. */
 export async function bothEnds<A>(reading: Promise<A>, feeding: Promise<void>, signal: AbortSignal | undefined): Promise<A> {
@@ -88,21 +153,10 @@ export async function bothEnds<A>(reading: Promise<A>, feeding: Promise<void>, s
   throw reasons.find(({ code }) => code !== 'EPIPE' && code !== 'ERR_STREAM_PREMATURE_CLOSE') ?? reasons[0];
 }
 
-async function spool(source: Readable, meter: Meter, file: string, compression: Compression, tar: Meter, signal: AbortSignal | undefined): Promise<void> {
-  const options = signal ? { signal } : {};
-  const kept = await open(file, 'wx', 0o600);
-  try {
-    const copy = new Transform({
-      transform: (chunk: Buffer, _encoding, done) => void kept.writeFile(chunk).then(() => done(null, chunk), done),
-    });
-    const unpacked = decompressor(compression);
-    if (unpacked) await pipeline(source, meter, copy, unpacked, tar, options);
-    else await pipeline(source, meter, copy, tar, options);
-    await kept.sync();
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw code?.startsWith('Z_') || code?.startsWith('ZSTD_') ? brokenCompression(compression, cause) : cause;
-  } finally {
-    await kept.close();
-  }
+async function spool(source: Readable, meter: Meter, file: string, unpacked: Transform, signal: AbortSignal | undefined): Promise<void> {
+  await using kept = await open(file, 'wx', 0o600);
+  const copy = new Transform({
+    transform: (chunk: Buffer, _encoding, done) => void kept.writeFile(chunk).then(() => done(null, chunk), done),
+  });
+  await pipeline(source, meter, copy, unpacked, signal ? { signal } : {});
 }

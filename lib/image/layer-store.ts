@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Readable } from 'node:stream';
 import { ImageError, IsolationError, optionError } from '../errors.js';
@@ -12,9 +11,11 @@ import { Image, missingImage } from './image.js';
 import { importImage } from './import-image.js';
 import { receiveLayer } from './incoming-layer.js';
 import { Layer, layerAt, layersOf, lineOf, missingLayer } from './layer.js';
-import { openLocal } from './local-file.js';
+import { openRegular } from './local-file.js';
 import { imageConfigOf } from './manifest.js';
 import { placeChain, placeLayer } from './placing.js';
+import { beginBoot } from './recent.js';
+import { Settler } from './settler.js';
 import { StoreDirectory } from './store-directory.js';
 import { StoreLock } from './store-lock.js';
 import { transferOptionsOf } from './transfer-options.js';
@@ -35,9 +36,12 @@ export class LayerStore implements AsyncDisposable {
   /** Leases of the layers that were imported by this object: so that another's gc() does not take them before an image has them. */
   #lock: StoreLock | undefined;
 
+  readonly #settler: Settler;
+
   private constructor(store: StoreDirectory, lock: StoreLock) {
     this.#store = store;
     this.#lock = lock;
+    this.#settler = new Settler(store, lock);
   }
 
   /** The directory is made if it is not there, and readable by this user alone. What killed processes left in it is taken away. */
@@ -45,6 +49,7 @@ export class LayerStore implements AsyncDisposable {
     if (typeof directory !== 'string' || directory === '' || directory.includes('\0')) throw optionError('directory', 'the path of a directory', directory);
     const store = await storeErrors('open the store', directory, () => StoreDirectory.open(resolve(directory)));
     await sweep(store);
+    await storeErrors('open the store', directory, () => beginBoot(store));
     return new LayerStore(store, new StoreLock(store.lock));
   }
 
@@ -67,28 +72,24 @@ export class LayerStore implements AsyncDisposable {
       options.parent === undefined ? [] : lineOf(layersOf([options.parent], 'parent', this.#store)[0] as Layer).map(({ digest }) => digest as Digest);
     if (typeof tar !== 'string' && !(tar instanceof Readable)) throw optionError('tar', 'a Readable, or the path of a file', tar);
     const own = this.#open();
-    await using workspace = await Workspace.open(this.#store);
-    const { stream, size } = typeof tar === 'string' ? await openLocal(tar) : { stream: tar, size: undefined };
-    try {
-      const received = await receiveLayer(workspace, {
-        source: stream,
-        sizeLimit,
-        signal,
-        onBytes: (doneBytes) => onProgress?.({ digest: '', doneBytes, ...(size === undefined ? {} : { totalBytes: size }) }),
-      });
-      return await workspace.lock.adding(async () => {
-        for (const digest of parents) {
-          workspace.lock.lease(digest);
-          if (!this.#store.layerRecord(digest)) missingLayer(digest, this.#store);
-        }
-        await placeLayer(workspace, received);
-        const chainId = (await placeChain(workspace, [...parents, received.digest])) as Digest;
-        for (const digest of [...parents, received.digest]) own.lease(digest);
-        return layerAt(this.#store, chainId);
-      });
-    } finally {
-      stream.destroy();
-    }
+    await using workspace = await this.#adding();
+    const { file: source, size } = typeof tar === 'string' ? await openRegular(tar, true) : { file: tar, size: undefined };
+    const received = await receiveLayer(workspace, {
+      source,
+      sizeLimit,
+      signal,
+      onBytes: onProgress && ((doneBytes) => onProgress({ digest: '', doneBytes, ...(size === undefined ? {} : { totalBytes: size }) })),
+    });
+    return await workspace.lock.adding(async () => {
+      for (const digest of parents) {
+        workspace.lock.lease(digest);
+        if (!this.#store.layerRecord(digest)) missingLayer(digest, this.#store);
+      }
+      await placeLayer(workspace, received);
+      const chainId = (await placeChain(workspace, [...parents, received.digest])) as Digest;
+      for (const digest of [...parents, received.digest]) own.lease(digest);
+      return layerAt(this.#store, chainId);
+    });
   }
 
   /**
@@ -101,7 +102,7 @@ export class LayerStore implements AsyncDisposable {
     const path = check.text(source, 'source');
     const as = name === undefined ? undefined : imageName(name, 'name');
     this.#open();
-    await using workspace = await Workspace.open(this.#store);
+    await using workspace = await this.#adding();
     const { digest, name: given } = await importImage(workspace, path, as, transfer);
     return new Image(this.#store, digest, given);
   }
@@ -126,7 +127,7 @@ export class LayerStore implements AsyncDisposable {
   async pull(reference: string, options: TransferOptions = {}): Promise<Image> {
     const transfer = transferOptionsOf(options);
     this.#open();
-    await using workspace = await Workspace.open(this.#store);
+    await using workspace = await this.#adding();
     // The HTTP client takes as long to load as all else that there is.
     const { pullImage } = await import('./pull.js');
     const digest = await pullImage(workspace, reference, transfer);
@@ -155,7 +156,7 @@ export class LayerStore implements AsyncDisposable {
     const name = options.name === undefined ? undefined : imageName(options.name, 'name');
     const config = configOption(options.config ?? {});
     this.#open();
-    await using workspace = await Workspace.open(this.#store);
+    await using workspace = await this.#adding();
     const digest = await createImage(workspace, layers, config, name);
     return new Image(this.#store, digest, name);
   }
@@ -188,7 +189,7 @@ export class LayerStore implements AsyncDisposable {
   async nodeOf(layers: readonly Layer[]): Promise<Layer | undefined> {
     const own = this.#open();
     if (layers.length === 0 || layers.some(({ store }) => store.path !== this.#store.path)) return undefined;
-    await using workspace = await Workspace.open(this.#store);
+    await using workspace = await this.#adding();
     return await workspace.lock.adding(async () => {
       const digests = layers.map(({ digest }) => digest as Digest);
       for (const digest of digests) {
@@ -254,7 +255,7 @@ export class LayerStore implements AsyncDisposable {
       await removeLayer(workspace, lock, what.chainId as Digest);
     } else {
       await using workspace = await Workspace.open(this.#store);
-      await removeImage(workspace, this.#digestOf(what), what.name);
+      await removeImage(workspace, lock, this.#digestOf(what), what.name);
     }
   }
 
@@ -275,10 +276,26 @@ export class LayerStore implements AsyncDisposable {
     return await verifyStore(workspace);
   }
 
-  /** Gives up the leases of what it has imported. Its layers and images can still be used. */
+  /**
+   * Waits until all that was put there is on the disk, and gives up the leases of what it has imported. Its layers and images can still be used.
+   * ERR_CLOISTER_STORE if the disk refuses. syncfs(2).
+   */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#lock?.close();
+    const lock = this.#lock;
     this.#lock = undefined;
+    if (!lock) return;
+    try {
+      await this.#settler.end();
+    } finally {
+      lock.close();
+    }
+  }
+
+  /** What this puts there is on the disk some time after. */
+  async #adding(): Promise<Workspace> {
+    const workspace = await Workspace.open(this.#store);
+    workspace.onEnd = () => this.#settler.later();
+    return workspace;
   }
 
   #open(): StoreLock {
@@ -288,7 +305,7 @@ export class LayerStore implements AsyncDisposable {
 
   #digestOf(image: unknown): Digest {
     if (!(image instanceof Image) || !isDigest(image.digest)) throw optionError('image', 'an Image of this store', image);
-    if (!existsSync(this.#store.image(image.digest))) return missingImage(image.digest, this.#store);
+    if (!this.#store.has('images', image.digest)) return missingImage(image.digest, this.#store);
     return image.digest;
   }
 

@@ -20,7 +20,7 @@ export function layoutSource(directory: string): ContentSource {
   const path = (digest: Digest): Promise<string> => inside(directory, `blobs/sha256/${hexOf(digest)}`);
   return {
     document: async ({ digest, size }) => await readRegular(await path(digest), size),
-    layer: async ({ digest }) => (await openRegular(await path(digest))).file.createReadStream({ highWaterMark: 2 ** 18 }),
+    layer: async ({ digest }) => (await openRegular(await path(digest))).file,
   };
 }
 

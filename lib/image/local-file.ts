@@ -1,11 +1,10 @@
 import { type FileHandle, open, realpath } from 'node:fs/promises';
 import { isAbsolute, join, normalize } from 'node:path';
-import type { Readable } from 'node:stream';
 import { ImageError } from '../errors.js';
 import * as k from '../plan/constants.js';
 import { harmless } from '../text.js';
 
-/** A regular file, and never a fifo that nobody writes to or a device, which may act when it is opened: a layout's names are a stranger's. */
+/** `following`: the caller has named it. A regular file, and never a fifo that nobody writes to or a device, which may act when it is opened: a layout's names are a stranger's. */
 export async function openRegular(path: string, following = false): Promise<{ file: FileHandle; size: number }> {
   try {
     const object = await open(path, k.O_PATH | (following ? 0 : k.O_NOFOLLOW));
@@ -28,12 +27,6 @@ const isAbsence = (code: string | undefined): boolean => code === 'ENOENT' || co
 
 function irregular(path: string, what: string): ImageError {
   return new ImageError('ERR_CLOISTER_IMAGE', `${path} is ${what}`, { step: 'open', path });
-}
-
-/** One that the caller has named. */
-export async function openLocal(path: string): Promise<{ stream: Readable; size: number }> {
-  const { file, size } = await openRegular(path, true);
-  return { stream: file.createReadStream({ highWaterMark: 2 ** 18 }), size };
 }
 
 export async function readRegular(path: string, most: number): Promise<Buffer> {

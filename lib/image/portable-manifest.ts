@@ -1,7 +1,7 @@
-import { existsSync } from 'node:fs';
 import { type Digest, digestOf } from './digest.js';
 import { configurationOf, manifestOf, missingImage, readBlob } from './image.js';
 import { missingLayer } from './layer.js';
+import { hasBlob } from './layer-tar.js';
 import { type Descriptor, type Manifest, parseManifest } from './manifest.js';
 import { dockerLayerTypes, dockerManifest } from './media-types.js';
 import type { StoreDirectory } from './store-directory.js';
@@ -20,7 +20,7 @@ export function portableManifest(store: StoreDirectory, image: Digest, there: Re
   const record = store.imageRecord(image) ?? missingImage(image, store);
   const bytes = readBlob(store, image);
   const manifest = manifestOf(store, image, record.mediaType);
-  const has = ({ digest }: Descriptor): boolean => there.has(digest) || existsSync(store.blob(digest));
+  const has = ({ digest }: Descriptor): boolean => there.has(digest) || hasBlob(store, digest);
   if (manifest.layers.every(has)) return { digest: image, bytes, manifest };
   const { diffIds } = configurationOf(store, manifest);
   const json = JSON.parse(bytes.toString()) as { layers: unknown[] };

@@ -1,9 +1,9 @@
-import { createReadStream, existsSync } from 'node:fs';
-import { Transform } from 'node:stream';
+import { type Readable, Transform } from 'node:stream';
 import { ImageError } from '../errors.js';
 import type { Digest } from './digest.js';
 import { manifestOf, missingImage } from './image.js';
 import { atOnce } from './incoming-image.js';
+import { blobOf } from './layer-tar.js';
 import type { Descriptor } from './manifest.js';
 import { portableManifest } from './portable-manifest.js';
 import { parseReference } from './reference.js';
@@ -37,7 +37,7 @@ export async function pushImage({ store }: Workspace, image: Digest, name: strin
   const parts = new Map([...manifest.layers, manifest.config].map((part) => [part.digest, part]));
   await atOnce([...parts.values()], blobsAtOnce, options.signal, async (part, signal) => {
     if (there.has(part.digest) || (await has(part, signal))) options.onProgress?.({ digest: part.digest, doneBytes: part.size, totalBytes: part.size });
-    else await upload(registry, store.blob(part.digest), part, { ...options, signal });
+    else await upload(registry, () => blobOf(store, part.digest), part, { ...options, signal });
   });
   const answer = await registry.ask({
     method: 'PUT',
@@ -51,8 +51,7 @@ export async function pushImage({ store }: Workspace, image: Digest, name: strin
 }
 
 /** In one piece. An upload that fails is begun anew: a session may be in any state. */
-async function upload(registry: Registry, file: string, { digest, size }: Descriptor, { signal, onProgress }: TransferOptions): Promise<void> {
-  if (!existsSync(file)) throw new ImageError('ERR_CLOISTER_NOT_FOUND', `the store has no blob ${digest}`, { step: 'push the image', path: file });
+async function upload(registry: Registry, open: () => Readable, { digest, size }: Descriptor, { signal, onProgress }: TransferOptions): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     const begun = await registry.ask({ method: 'POST', url: registry.url('blobs/uploads/'), headers: { 'content-length': '0' }, expect: [202], signal });
     await begun.body.dump();
@@ -70,7 +69,7 @@ async function upload(registry: Registry, file: string, { digest, size }: Descri
         method: 'PUT',
         url,
         headers: { 'content-type': 'application/octet-stream', 'content-length': String(size) },
-        body: () => counted(file, (doneBytes) => onProgress?.({ digest, doneBytes, totalBytes: size })),
+        body: () => counted(open(), (doneBytes) => onProgress?.({ digest, doneBytes, totalBytes: size })),
         expect: [201],
         signal,
       });
@@ -83,7 +82,7 @@ async function upload(registry: Registry, file: string, { digest, size }: Descri
   }
 }
 
-function counted(file: string, onBytes: (bytes: number) => void): Transform {
+function counted(source: Readable, onBytes: (bytes: number) => void): Transform {
   let done = 0;
   const counter = new Transform({
     transform(chunk: Buffer, _encoding, next) {
@@ -92,7 +91,6 @@ function counted(file: string, onBytes: (bytes: number) => void): Transform {
       next(null, chunk);
     },
   });
-  const source = createReadStream(file, { highWaterMark: 2 ** 18 });
   source.on('error', (error) => counter.destroy(error));
   counter.on('close', () => source.destroy());
   return source.pipe(counter);

@@ -9,26 +9,32 @@ import { type Digest, digestOf, hexOf, isDigest } from './digest.js';
 //
 //   version              'cloister layer store 1': who finds another leaves the directory alone
 //   lock                 no content; ranges of bytes of it are locked, see store-lock.ts
-//   blobs/sha256/HEX     as images name them: manifests, configurations, layers as they came (compressed or not)
+//   blobs/sha256/HEX     as images name them: manifests, configurations, layers as they came, compressed
 //   tars/HEX             of a DiffID: which blob holds that tar
-//   layers/HEX/          of a DiffID: `tree`, the files in the form of an overlayfs layer, and `layer.json`
+//   layers/HEX/          of a DiffID: `tree`, the files in the form of an overlayfs layer, `layer.json`, and, if it came uncompressed, `recipe`:
+//                        with the tree it is that tar, see layer-tar.ts
 //   chains/HEX           of a ChainID: which layer, and on which parent: the nodes of the tree
 //   images/HEX           of a manifest's digest: its layers
 //   names/HEX            of the name's sha256: the name, and which image has it
+//   recent/BOOT/         `tars`, `chains`, `images` and `names` as above, of what is not on the disk yet: see recent.ts
 //   partial/HEX          a blob that was being pulled, as far as it got
 //   temp/PID-START-X/    of an operation that is going on, or was when its process died
 //
-// Everything but a record in `tars` and `names` is written once. It is made complete in temp, synced, and renamed to its place; first
+// Everything but a record in `tars` and `names` is written once. It is made complete in temp, and renamed to its place; first
 // what is referred to, then what refers to it; and taken away in the opposite order. So whoever is killed leaves at most what
-// nothing refers to, which the next gc() takes away.
+// nothing refers to, which the next gc() takes away. A layer is there if `tars` has a record of it.
 //
-// The blob of a layer is kept beside its tree, as containerd does. Re-packing the tree cannot give the tar back that it came
-// from (order, padding, kinds of headers), and no compressor another's bytes: the digests of an image that is pushed or exported
-// would change. tar-split (containers/storage, Docker) keeps headers only and saves that space, but gives uncompressed bytes back: an
-// image gets another manifest with each move. Measured on Debian's root (docs/layers.md): the blob adds 36 % to the tree, tar-split 3 %.
+// The blob of a compressed layer is kept beside its tree, as containerd does: no compressor makes another's bytes, and the digests of an image
+// that is pushed or exported would change. tar-split (containers/storage, Docker) keeps headers only and saves that space, but gives
+// uncompressed bytes back: an image gets another manifest with each move. What came uncompressed is kept in that way here, too.
 
 const version = 'cloister layer store 1\n';
 const kinds = ['blobs', 'tars', 'layers', 'chains', 'images', 'names', 'partial', 'temp'] as const;
+
+/** In the order in which they refer to each other. */
+export const recordKinds = ['tars', 'chains', 'images', 'names'] as const;
+export type RecordKind = (typeof recordKinds)[number];
+const isRecordKind = (kind: string): kind is RecordKind => (recordKinds as readonly string[]).includes(kind);
 
 /** What holds the tar of a layer. */
 export interface TarRecord {
@@ -65,8 +71,12 @@ export class StoreDirectory {
   readonly path: string;
   readonly lock: string;
 
+  readonly #boot: string;
+
   private constructor(path: string) {
     this.path = path;
+    // proc_sys_kernel(5)
+    this.#boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
     this.lock = join(path, 'lock');
   }
 
@@ -100,6 +110,10 @@ export class StoreDirectory {
   tree(digest: Digest): string {
     return join(this.layer(digest), 'tree');
   }
+  /** Of a layer that came uncompressed. */
+  recipe(digest: Digest): string {
+    return join(this.layer(digest), 'recipe');
+  }
   chain(chainId: Digest): string {
     return join(this.path, 'chains', hexOf(chainId));
   }
@@ -119,37 +133,70 @@ export class StoreDirectory {
     return join(this.path, 'temp');
   }
 
+  /** Records of what is not on the disk yet: recent.ts. */
+  get recent(): string {
+    return join(this.path, 'recent', this.#boot);
+  }
+
   layerRecord(digest: Digest): LayerRecord | undefined {
     return readRecord(join(this.layer(digest), 'layer.json'));
   }
   chainRecord(chainId: Digest): ChainRecord | undefined {
-    return readRecord(this.chain(chainId));
+    return this.#record('chains', chainId);
   }
   tarRecord(digest: Digest): TarRecord | undefined {
-    return readRecord(this.tar(digest));
+    return this.#record('tars', digest);
   }
   imageRecord(digest: Digest): ImageRecord | undefined {
-    return readRecord(this.image(digest));
+    return this.#record('images', digest);
   }
   nameRecord(name: string): NameRecord | undefined {
-    return readRecord(this.name(name));
+    return this.#record('names', digestOf(name));
+  }
+
+  has(kind: RecordKind, digest: Digest): boolean {
+    return this.#placesOf(kind).some((place) => existsSync(join(place, hexOf(digest))));
+  }
+
+  /** Seen from now on, whole or not at all; on the disk some time later. `temporary` is on the same file system. */
+  async put(kind: RecordKind, digest: Digest, record: object, temporary: string): Promise<void> {
+    await writeFile(temporary, JSON.stringify(record), { flag: 'wx', mode: 0o600 });
+    await rename(temporary, join(this.recent, kind, hexOf(digest)));
   }
 
   /** The digests in one of the directories that are named by them. */
-  digests(kind: 'blobs/sha256' | 'layers' | 'chains' | 'images' | 'tars' | 'partial'): Digest[] {
-    return readdirSync(join(this.path, kind))
+  digests(kind: 'blobs/sha256' | 'layers' | 'partial' | Exclude<RecordKind, 'names'>): Digest[] {
+    const names = isRecordKind(kind) ? this.#placesOf(kind).flatMap(listed) : readdirSync(join(this.path, kind));
+    return [...new Set(names)]
       .map((hex) => `sha256:${hex}`)
       .filter(isDigest)
       .sort();
   }
 
   names(): NameRecord[] {
-    return readdirSync(join(this.path, 'names'))
-      .map((file) => readRecord<NameRecord>(join(this.path, 'names', file)))
+    const files = new Set(this.#placesOf('names').flatMap(listed));
+    return [...files]
+      .map((hex) => this.#record<NameRecord>('names', `sha256:${hex}`))
       .filter((record) => record !== undefined)
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
+
+  #record<T>(kind: RecordKind, digest: Digest): T | undefined {
+    for (const place of this.#placesOf(kind)) {
+      const record = readRecord<T>(join(place, hexOf(digest)));
+      if (record) return record;
+    }
+    return undefined;
+  }
+
+  /** A name's newer record comes first. They only move from there to here, so whoever looks in this order misses none. */
+  #placesOf(kind: RecordKind): string[] {
+    return [join(this.recent, kind), join(this.path, kind)];
+  }
 }
+
+/** Before `beginBoot` nothing is recent. */
+const listed = (directory: string): string[] => (existsSync(directory) ? readdirSync(directory) : []);
 
 function readRecord<T>(path: string): T | undefined {
   try {
@@ -163,12 +210,6 @@ function readRecord<T>(path: string): T | undefined {
       hint: 'verify() lists what is broken; what it names can be removed and imported again.',
     });
   }
-}
-
-/** A file that exists whole or not at all, also after a crash. `temporary` is on the same file system. */
-export async function putRecord(path: string, record: object, temporary: string): Promise<void> {
-  await writeSynced(temporary, JSON.stringify(record));
-  await putInPlace(temporary, path);
 }
 
 /** A rename that a crash does not undo. */

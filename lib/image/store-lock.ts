@@ -32,6 +32,11 @@ export class StoreLock {
     this.#fd = openSync(path, 'r+');
   }
 
+  /** Of a file of the store. */
+  get descriptor(): number {
+    return this.#fd;
+  }
+
   /** While this runs nobody takes anything away. */
   adding<T>(work: () => Promise<T>): Promise<T> {
     return this.#with(true, work);

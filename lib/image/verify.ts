@@ -1,10 +1,11 @@
-import { createReadStream, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { extract, pack, removeTree } from '../tree/tree.js';
-import { compressionOf, decompressor, peek } from './compression.js';
-import { chainIdOf, type Digest, Meter } from './digest.js';
+import { chainIdOf, type Digest, digestOfFile, Meter } from './digest.js';
 import { configurationOf, manifestOf } from './image.js';
+import { bothEnds } from './incoming-layer.js';
+import { assembled, hasBlob, tarInBlob } from './layer-tar.js';
 import { hasLayer } from './placing.js';
 import type { StoreDirectory } from './store-directory.js';
 import type { Workspace } from './workspace.js';
@@ -49,36 +50,31 @@ export async function verifyStore(workspace: Workspace): Promise<Verification> {
     for (const chainId of store.digests('chains')) await check(chainId, () => chainProblem(store, chainId));
     for (const digest of store.digests('images')) await check(digest, () => imageProblem(store, digest));
     for (const { name, image } of store.names()) {
-      await check(image, () => (existsSync(store.image(image)) ? undefined : `the name ${JSON.stringify(name)} is of an image that is not there`));
+      await check(image, () => (store.has('images', image) ? undefined : `the name ${JSON.stringify(name)} is of an image that is not there`));
     }
   });
   return { ok: problems.length === 0, checked, problems };
-}
-
-async function digestOfFile(path: string): Promise<Digest> {
-  const meter = new Meter();
-  meter.resume();
-  await pipeline(createReadStream(path, { highWaterMark: 2 ** 18 }), meter);
-  return meter.digest();
 }
 
 async function layerProblem(workspace: Workspace, digest: Digest): Promise<string | undefined> {
   const { store } = workspace;
   if (!store.layerRecord(digest)) return 'its record layer.json is not there';
   const tar = store.tarRecord(digest);
-  if (!tar || !existsSync(store.blob(tar.digest))) return 'the blob with its tar is not there';
+  if (!tar || !hasBlob(store, tar.digest)) return 'the blob with its tar is not there';
   const directory = workspace.newPath();
   await mkdir(directory);
   try {
-    const { head, whole } = await peek(createReadStream(store.blob(tar.digest), { highWaterMark: 2 ** 18 }), 6);
+    const hasRecipe = existsSync(store.recipe(digest));
+    const inBlob = existsSync(store.blob(tar.digest));
+    const source = inBlob ? await tarInBlob(store, tar) : assembled(store, digest);
     const meter = new Meter();
-    const unpacked = decompressor(compressionOf(head) ?? 'none');
-    const fed = unpacked ? pipeline(whole, unpacked, meter) : pipeline(whole, meter);
-    await Promise.all([extract(meter, directory), fed]);
+    await bothEnds(extract(meter, directory), pipeline(source, meter), undefined);
     const found = meter.digest();
     if (found !== digest) return `its tar is ${found}`;
     const [here, anew] = [await packedDigest(store.tree(digest)), await packedDigest(directory)];
-    return here === anew ? undefined : 'its files are not those of its tar any more';
+    if (here !== anew) return 'its files are not those of its tar any more';
+    if (hasRecipe && inBlob) for await (const _ of assembled(store, digest));
+    return undefined;
   } finally {
     await removeTree(directory);
   }
@@ -96,7 +92,7 @@ function chainProblem(store: StoreDirectory, chainId: Digest): string | undefine
   if (!record) return undefined;
   if (chainIdOf(record.parent, record.layer) !== chainId) return 'its record is of another node';
   if (!hasLayer(store, record.layer)) return `its layer ${record.layer} is not there`;
-  return record.parent === undefined || existsSync(store.chain(record.parent)) ? undefined : `its parent ${record.parent} is not there`;
+  return record.parent === undefined || store.has('chains', record.parent) ? undefined : `its parent ${record.parent} is not there`;
 }
 
 function imageProblem(store: StoreDirectory, digest: Digest): string | undefined {
@@ -107,7 +103,7 @@ function imageProblem(store: StoreDirectory, digest: Digest): string | undefined
   let chainId: Digest | undefined;
   for (const layer of diffIds) {
     chainId = chainIdOf(chainId, layer);
-    if (!existsSync(store.chain(chainId))) return `its layer ${layer} is not there`;
+    if (!store.has('chains', chainId)) return `its layer ${layer} is not there`;
   }
   return undefined;
 }

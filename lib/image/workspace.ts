@@ -15,6 +15,7 @@ export class Workspace implements AsyncDisposable {
   readonly store: StoreDirectory;
   readonly lock: StoreLock;
   readonly path: string;
+  onEnd: (() => void) | undefined;
   #count = 0;
 
   private constructor(store: StoreDirectory, lock: StoreLock, path: string) {
@@ -48,6 +49,7 @@ export class Workspace implements AsyncDisposable {
       await rmdir(this.path).catch(() => removeTree(this.path));
     } finally {
       this.lock.close();
+      this.onEnd?.();
     }
   }
 }

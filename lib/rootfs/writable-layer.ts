@@ -60,7 +60,6 @@ export async function copyLayer(made: Made, below: number, directory: number): P
     kind: 'extract',
     sizeLimit: Number.MAX_SAFE_INTEGER,
     entryLimit: Number.MAX_SAFE_INTEGER,
-    sync: false,
     keepOwners: true,
     prefix: overlayPrefix(),
     whiteouts: 'devices',

@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto';
+import { ImageError } from '../errors.js';
 import { native } from '../native.js';
 import * as k from '../plan/constants.js';
 import * as files from './files.js';
@@ -7,7 +9,9 @@ import { isOfTheHost, isReserved, type OverlayPrefix } from './overlay-attribute
 import { ownerAttribute, ownerRecord } from './owner-record.js';
 import { removeEntry } from './remove.js';
 import { ByteSource } from './streams.js';
+import { TarKeeper } from './tar-keeper.js';
 import { type ReadEntry, TarReader } from './tar-reader.js';
+import type { Segment } from './tar-sparse.js';
 import type { Whiteouts } from './tar-writer.js';
 import { isWhiteoutName, opaqueMarker } from './whiteouts.js';
 import { writeContents } from './write-contents.js';
@@ -15,19 +19,33 @@ import { writeContents } from './write-contents.js';
 // A layer's tar into a directory of the form that overlayfs takes as a lower layer: image-spec's layer.md, "Applying Changesets", but whiteouts stay.
 
 export interface ExtractRequest {
+  /** Of the tar, and of what its files have together, holes too. */
   readonly sizeLimit: number;
   readonly entryLimit: number;
-  readonly sync: boolean;
   /** Files get the owners that the tar tells; else those are recorded. */
   readonly keepOwners: boolean;
   readonly prefix: OverlayPrefix;
   readonly whiteouts: Whiteouts;
+  readonly digest?: boolean;
+}
+
+/** Descriptors of two empty files that the tar is kept in: tar-keeper.ts. */
+export interface TarFiles {
+  readonly recipe: number;
+  readonly whole: number;
 }
 
 /** Paths as latin1. */
 export interface ExtractOutcome {
   readonly entries: number;
   readonly sizeBytes: number;
+  readonly tar: {
+    /** sha256, in hexadecimal digits; undefined: nobody has asked. */
+    readonly digest: string | undefined;
+    readonly size: number;
+    /** undefined: it was not to be kept. */
+    readonly kept: 'recipe' | 'whole' | undefined;
+  };
   /** A marker in its root hides whatever lies below the layer: overlayfs does not look at that of a layer's own directory. */
   readonly isOpaque: boolean;
   readonly skipped: readonly { readonly path: string; readonly type: 'block-device' | 'char-device' }[];
@@ -43,10 +61,18 @@ const ownersOwn = 0o700;
 /** PATH_MAX: nobody could use a longer one. */
 const longestPath = 4095;
 
-export function extractTree(source: number, root: number, request: ExtractRequest): ExtractOutcome {
-  const bytes = new ByteSource(source);
+export function extractTree(source: number, root: number, request: ExtractRequest, tar?: TarFiles): ExtractOutcome {
+  const hash = request.digest ? createHash('sha256') : undefined;
+  const keeper = tar && new TarKeeper(root, tar.recipe, tar.whole);
+  let size = 0;
+  const read = (bytes: Buffer): void => {
+    size += bytes.length;
+    if (size > request.sizeLimit) throw tooBig(request.sizeLimit);
+    hash?.update(bytes);
+  };
+  const bytes = new ByteSource(source, keeper ? { read, taken: (taken) => keeper.take(taken) } : { read });
   const reader = new TarReader(bytes);
-  const extraction = new Extraction(root, reader, request);
+  const extraction = new Extraction(root, reader, request, keeper);
   try {
     for (let entry = reader.next(); entry; entry = reader.next()) extraction.take(entry);
     reader.drain();
@@ -54,8 +80,11 @@ export function extractTree(source: number, root: number, request: ExtractReques
   } finally {
     extraction.close();
   }
-  if (request.sync) files.must(native().files.syncFilesystem(root), 'syncfs', files.self);
-  return extraction.outcome;
+  return { ...extraction.outcome, tar: { digest: hash?.digest('hex'), size, kept: keeper?.end() } };
+}
+
+function tooBig(limit: number): ImageError {
+  return new ImageError('ERR_CLOISTER_LAYER', `the layer is bigger than sizeLimit: more than ${limit} bytes uncompressed`, { step: 'import the layer' });
 }
 
 interface Level {
@@ -73,6 +102,7 @@ class Extraction {
   readonly #root: number;
   readonly #reader: TarReader;
   readonly #request: ExtractRequest;
+  readonly #keeper: TarKeeper | undefined;
   /** The directory that the last entry was in, with those above it. */
   readonly #open: Level[] = [];
   /** Set at the end: each entry that is made changes its directory's time, and some modes keep their owner out. Paths as latin1. */
@@ -85,10 +115,11 @@ class Extraction {
     unrecorded: [] as { path: string; what: string }[],
   };
 
-  constructor(root: number, reader: TarReader, request: ExtractRequest) {
+  constructor(root: number, reader: TarReader, request: ExtractRequest, keeper: TarKeeper | undefined) {
     this.#root = root;
     this.#reader = reader;
     this.#request = request;
+    this.#keeper = keeper;
     // What a tar without an entry for it leaves; directories that no entry tells of are from the beginning of time as well, not from now:
     // the same tar makes the same tree.
     files.must(native().files.setMode(root, 0o755), 'chmod', files.self);
@@ -242,6 +273,7 @@ class Extraction {
   }
 
   #replace(directory: number, name: Buffer, path: Buffer, there: files.Status): void {
+    if (there.type === 'directory' || (there.type === 'file' && there.size > 0)) this.#keeper?.beforeLoss();
     // It is in the directory that was entered last, so it is not open itself.
     if (there.type === 'file' && there.links === 1) this.outcome.sizeBytes -= there.size;
     removeEntry(directory, name, path);
@@ -284,7 +316,8 @@ class Extraction {
     if (this.outcome.sizeBytes > this.#request.sizeLimit) throw layerError(path, `with it the layer has more than ${this.#request.sizeLimit} bytes`);
     const fd = files.open(directory, name, k.O_WRONLY | k.O_CREAT | k.O_EXCL, path, 0o600);
     try {
-      writeContents(fd, entry, (most) => this.#reader.content(most), path);
+      const begins = (part: Segment): void => this.#keeper?.refer({ path, size: entry.size, ...part });
+      writeContents(fd, entry, (most) => this.#reader.content(most), path, begins);
       // By the descriptor that it was written with: it is most of what a layer has, and each call counts.
       this.#dress(fd, entry, path);
     } finally {

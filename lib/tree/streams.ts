@@ -12,17 +12,25 @@ function awaitPipe(fd: number, forWriting: boolean): void {
   while (must(native().files.wait(fd, forWriting, patience), 'poll', self) === 0);
 }
 
+/** Both are told each byte, once and in their order. */
+export interface SourceWatch {
+  /** As it comes: in large pieces. */
+  readonly read?: (bytes: Buffer) => void;
+  /** As it is used. */
+  readonly taken?: (bytes: Buffer) => void;
+}
+
 export class ByteSource {
   readonly #fd: number;
   readonly #buffer = Buffer.allocUnsafe(size);
   #start = 0;
   #end = 0;
   #ended = false;
-  /** Bytes taken so far. */
-  taken = 0;
+  readonly #watch: SourceWatch;
 
-  constructor(fd: number) {
+  constructor(fd: number, watch: SourceWatch = {}) {
     this.#fd = fd;
+    this.#watch = watch;
   }
 
   /** At least one byte and at most `most`, until the next call; undefined at the end. */
@@ -31,7 +39,7 @@ export class ByteSource {
     const length = Math.min(most, this.#end - this.#start);
     const bytes = this.#buffer.subarray(this.#start, this.#start + length);
     this.#start += length;
-    this.taken += length;
+    this.#watch.taken?.(bytes);
     return bytes;
   }
 
@@ -58,6 +66,7 @@ export class ByteSource {
       if (must(count, 'read', self) === 0) this.#ended = true;
       this.#start = 0;
       this.#end = count;
+      if (count > 0) this.#watch.read?.(this.#buffer.subarray(0, count));
       return count > 0;
     }
     return false;

@@ -5,7 +5,7 @@ import { caller } from '../host/caller.js';
 import { native } from '../native.js';
 import { type Owner, shareOwner } from '../rootfs/ordinary-owner.js';
 import { idsFor } from '../security/id-map.js';
-import type { ExtractOutcome } from './extract.js';
+import type { ExtractOutcome, TarFiles } from './extract.js';
 import { pathText } from './names.js';
 import type { OverlayPrefix } from './overlay-attributes.js';
 import { outputOf, startTask, type Task } from './task.js';
@@ -14,19 +14,22 @@ import type { TreeRequest } from './tree-tasks.js';
 // Layers as directories: in the form that overlayfs takes as a lower layer, in and out of tars, and away.
 
 export interface ExtractOptions {
-  /** Bytes that the contents of all files together may have, holes too. Default: no limit. */
+  /** Bytes that the tar may have, and the contents of all files together, holes too. Default: no limit. */
   readonly sizeLimit?: number | undefined;
   /** Default: 4,000,000. */
   readonly entryLimit?: number | undefined;
-  /** syncfs(2) before it resolves. */
-  readonly sync?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** The report has the digest of the tar. */
+  readonly digest?: boolean;
+  /** The tar is kept in these. */
+  readonly keep?: TarFiles;
 }
 
 export interface ExtractReport {
   readonly entries: number;
   /** Of files' contents, once for all names of a file. */
   readonly sizeBytes: number;
+  readonly tar: ExtractOutcome['tar'];
   /** It has the marker that hides whatever is below. */
   readonly isOpaque: boolean;
   /** 'recorded': all files are the caller's, an ordinary user's; owner-record.ts. */
@@ -43,13 +46,13 @@ const defaultEntryLimit = 4_000_000;
 export const overlayPrefix = (): OverlayPrefix => (caller().privileged ? 'trusted.overlay.' : 'user.overlay.');
 
 /**
- * An uncompressed tar into an empty directory. A string is the path of a tar. A stream is read to its very end. On failure it is destroyed,
- * and some part of the tree is there: `removeTree` it.
+ * An uncompressed tar into an empty directory. A string is the path of a tar, a number a descriptor. A stream is read to its very end. On failure it is
+ * destroyed, and some part of the tree is there: `removeTree` it.
  *
  * Rejects with `ImageError` ERR_CLOISTER_LAYER for a tar that is broken or hostile, naming the entry; with `IsolationError`
  * ERR_CLOISTER_STEP where the host refuses. An ordinary user needs user namespaces. image-spec's layer.md.
  */
-export async function extract(tar: Readable | string, directory: string, options: ExtractOptions = {}): Promise<ExtractReport> {
+export async function extract(tar: Readable | string | number, directory: string, options: ExtractOptions = {}): Promise<ExtractReport> {
   const input = typeof tar === 'string' ? opened(tar) : tar;
   try {
     const keepOwners = caller().privileged;
@@ -57,13 +60,14 @@ export async function extract(tar: Readable | string, directory: string, options
       kind: 'extract',
       sizeLimit: options.sizeLimit ?? Number.MAX_SAFE_INTEGER,
       entryLimit: options.entryLimit ?? defaultEntryLimit,
-      sync: options.sync ?? false,
       keepOwners,
       prefix: overlayPrefix(),
       whiteouts: 'names',
+      digest: options.digest ?? false,
     };
+    const kept = options.keep ? [options.keep.recipe, options.keep.whole] : [];
     const outcome = await withTree(directory, (root, owner) => {
-      return startTask<ExtractOutcome>({ module, request, lent: [root], owner, input, signal: options.signal }).done;
+      return startTask<ExtractOutcome>({ module, request, lent: [root, ...kept], owner, input, signal: options.signal }).done;
     });
     const located = <T extends { readonly path: string }>(list: readonly T[]): (T & { readonly pathBytes: Buffer })[] =>
       list.map((item) => {
@@ -72,10 +76,10 @@ export async function extract(tar: Readable | string, directory: string, options
       });
     return { ...outcome, owners: keepOwners ? 'kept' : 'recorded', skipped: located(outcome.skipped), unrecorded: located(outcome.unrecorded) };
   } catch (error) {
-    if (typeof tar !== 'string') tar.destroy();
+    if (typeof tar === 'object') tar.destroy();
     throw error;
   } finally {
-    if (typeof input === 'number') native().close(input);
+    if (typeof tar === 'string') native().close(input as number);
   }
 }
 
@@ -84,19 +88,34 @@ export async function extract(tar: Readable | string, directory: string, options
  * first. Errors of the stream are those of `extract`.
  */
 export function pack(directory: string, options: { readonly signal?: AbortSignal | undefined } = {}): Readable {
-  const request: TreeRequest = { kind: 'pack', prefix: overlayPrefix() };
-  async function* bytes(): AsyncGenerator<Buffer, void, undefined> {
-    const { root, owner, release } = await openTree(directory);
-    let task: Task<void> | undefined;
-    try {
-      task = startTask<void>({ module, request, lent: [root], owner, output: true, signal: options.signal });
-      yield* outputOf(task);
-    } finally {
-      await task?.done.catch(() => {});
-      release();
-    }
+  return Readable.from(written({ kind: 'pack', prefix: overlayPrefix() }, directory, [], options.signal), { objectMode: false });
+}
+
+/** The tar that a tree was made of, by its recipe. It is to be checked by its digest: some file may have changed. */
+export async function* assemble(directory: string, recipe: string): AsyncGenerator<Buffer, void, undefined> {
+  const file = opened(recipe);
+  try {
+    yield* written({ kind: 'assemble' }, directory, [file], undefined);
+  } finally {
+    native().close(file);
   }
-  return Readable.from(bytes(), { objectMode: false });
+}
+
+async function* written(
+  request: TreeRequest,
+  directory: string,
+  lent: readonly number[],
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Buffer, void, undefined> {
+  const { root, owner, release } = await openTree(directory);
+  let task: Task<void> | undefined;
+  try {
+    task = startTask<void>({ module, request, lent: [root, ...lent], owner, output: true, signal });
+    yield* outputOf(task);
+  } finally {
+    await task?.done.catch(() => {});
+    release();
+  }
 }
 
 /** rm -rf, of a tree that a stranger has made. Follows no symlink; a tree that is not there is fine. */

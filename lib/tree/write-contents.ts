@@ -4,15 +4,17 @@ import type { Segment } from './tar-sparse.js';
 
 const zeros = Buffer.alloc(2 ** 18);
 
-/** Zeros become holes, whatever the tar stored them as. */
+/** Zeros become holes, whatever the tar stored them as. `begins` is told each part before its content is asked for. */
 export function writeContents(
   fd: number,
   { size, segments }: { readonly size: number; readonly segments: readonly Segment[] | undefined },
   content: (most: number) => Buffer,
   path: Buffer,
+  begins?: (part: Segment) => void,
 ): void {
   let written = 0;
   for (const { offset, length } of segments ?? [{ offset: 0, length: size }]) {
+    if (length > 0) begins?.({ offset, length });
     for (let done = 0; done < length; ) {
       const bytes = content(length - done);
       if (!isZero(bytes)) {

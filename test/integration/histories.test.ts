@@ -203,7 +203,7 @@ function inDirectory(path: string, task: (root: number) => unknown): void {
 
 const descriptors = (root: number) => ({ result: -1, input: undefined, output: undefined, lent: [root] });
 
-const extraction = { kind: 'extract', sizeLimit: 2 ** 30, entryLimit: 10_000, sync: false, keepOwners: isRoot, prefix, whiteouts: 'names' } as const;
+const extraction = { kind: 'extract', sizeLimit: 2 ** 30, entryLimit: 10_000, keepOwners: isRoot, prefix, whiteouts: 'names' } as const;
 
 function extractHere(tar: string, directory: string): void {
   const input = openSync(tar, 'r');

@@ -2,7 +2,7 @@
 // away. Of the two processes that work on a store in each round one is killed before some call to the file system, the other at some moment.
 // CLOISTER_KILLS=200 for more than 20; CLOISTER_SEED=n repeats one round.
 
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { LayerStore } from 'cloister';
@@ -109,7 +109,10 @@ async function prepared(): Promise<string> {
 /** Files in the store, but for those that say what it is. */
 function stored(place: string): string[] {
   const list = (kind: string): string[] => readdirSync(join(place, 'store', kind)).map((name) => `${kind}/${name}`);
-  return ['blobs/sha256', 'tars', 'layers', 'chains', 'images', 'partial', 'temp'].flatMap(list);
+  const recent = readdirSync(join(place, 'store/recent')).flatMap((boot) =>
+    readdirSync(join(place, 'store/recent', boot)).map((kind) => `recent/${boot}/${kind}`),
+  );
+  return ['blobs/sha256', 'tars', 'layers', 'chains', 'images', 'partial', 'temp', ...recent].flatMap(list);
 }
 
 /** What the images that are there need. */
@@ -125,7 +128,9 @@ async function needed(place: string, store: LayerStore): Promise<string[]> {
         .add(`layers/${hex(digest)}`)
         .add(`tars/${hex(digest)}`)
         .add(`chains/${hex(chainId)}`);
-      found.add(`blobs/sha256/${hex(JSON.parse(readFileSync(join(place, 'store/tars', hex(digest)), 'utf8')).digest)}`);
+      const tar = hex(JSON.parse(readFileSync(join(place, 'store/tars', hex(digest)), 'utf8')).digest);
+      // Else it is put together of the tree.
+      if (!existsSync(join(place, 'store/layers', tar, 'recipe'))) found.add(`blobs/sha256/${tar}`);
     }
   }
   return [...found];

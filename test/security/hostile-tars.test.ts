@@ -1,16 +1,15 @@
 // Tars of strangers who want more than to be unpacked. Each is refused by name or does no harm; nothing outside the store is touched, nothing of
 // what was refused stays in it, and no descriptor is left open.
 
-import { closeSync, existsSync, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { gzipSync } from 'node:zlib';
 import { type Layer, LayerStore, OverlayRootfs, runIsolated } from 'cloister';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { native } from '../../dist/native.js';
-import { run } from '../../dist/tree/tree-tasks.js';
 import { census, leaks, settled } from '../helpers/census.js';
 import { rootTar } from '../helpers/images.js';
+import { emptyTree, keepTar } from '../helpers/kept-tar.js';
 import { testNeeding } from '../helpers/lane.js';
 import { archive, binary, directory, end, entry, file, hardLink, long, pax, record, sparse, symlink } from '../helpers/raw-tar.js';
 import { differencesOf, snapshot } from '../helpers/snapshot.js';
@@ -46,15 +45,12 @@ function extracted(tar: Buffer): void {
   const place = temporary();
   writeFileSync(join(place, 'tar'), tar);
   mkdirSync(join(place, 'tree'));
-  const [input, root] = [openSync(join(place, 'tar'), 'r'), native().openFile(join(place, 'tree'))];
-  const prefix = isRoot ? 'trusted.overlay.' : 'user.overlay.';
-  const request = { kind: 'extract', sizeLimit: 2 ** 50, entryLimit: 10_000, sync: false, keepOwners: isRoot, prefix, whiteouts: 'names' } as const;
+  mkdirSync(join(place, 'beside'));
   try {
-    run(request, { input, output: undefined, result: -1, lent: [root] });
+    const { tar: back } = keepTar(join(place, 'tar'), join(place, 'tree'), join(place, 'beside'), { sizeLimit: 2 ** 50, entryLimit: 10_000 });
+    expect(back.equals(tar)).toBe(true);
   } finally {
-    closeSync(input);
-    run({ kind: 'empty' }, { input: undefined, output: undefined, result: -1, lent: [root] });
-    native().close(root);
+    emptyTree(join(place, 'tree'));
   }
 }
 
