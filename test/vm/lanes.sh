@@ -62,19 +62,19 @@ chmod 1777 /cloister/build-ts
 cd /cloister || exit
 
 lane() {
-  name=$1 group=$2 home=$3 abilities=$4
+  name=$1 group=$2 home=$3 must=$4,$abilities
   shift 4
   echo $$ >"$group/cgroup.procs"
   program=${command:-"$node node_modules/vitest/vitest.mjs run --configLoader runner --testTimeout $timeout --hookTimeout $timeout \
       --reporter=default --reporter=json --outputFile.json=/vm/$name.json $tests"}
-  "$@" env -i HOME="$home" LANG=C.UTF-8 TERM=dumb CI=1 PATH="$path" CLOISTER_SCRATCH_DISK=/dev/vdb CLOISTER_MUST=1 CLOISTER_LANE="$abilities" \
+  "$@" env -i HOME="$home" LANG=C.UTF-8 TERM=dumb CI=1 PATH="$path" CLOISTER_SCRATCH_DISK=/dev/vdb CLOISTER_MUST=1 CLOISTER_LANE="$must" CLOISTER_SHARE="$share" \
     sh -c "$program" >"/vm/$name.log" 2>&1 </dev/null
   echo $? >"/vm/$name.status"
   echo $$ >$cgroups/cgroup.procs
 }
 
 controllers=cgroup-v2,controller:cpu,controller:cpuset,controller:io,controller:memory,controller:pids,controller:hugetlb,controller:misc,controller:rdma
-common=user-namespaces,time-namespaces,overlay,python3,ipv6,pressure,fuse,seccomp-notify,two-cpus,$controllers
+common=user-namespaces,program:unshare,program:ip,time-namespaces,overlay,python3,ipv6,pressure,fuse,seccomp-notify,two-cpus,$controllers
 for user in $users; do
   case $user in
     root) lane root $cgroups/root.scope /root "root,netem,$common" env ;;
