@@ -66,7 +66,7 @@ lane() {
   shift 4
   echo $$ >"$group/cgroup.procs"
   program=${command:-"$node node_modules/vitest/vitest.mjs run --configLoader runner --testTimeout $timeout --hookTimeout $timeout \
-      --reporter=default --reporter=json --outputFile.json=/vm/$name.json $tests"}
+      --reporter=verbose --reporter=json --outputFile.json=/vm/$name.json $tests"}
   "$@" env -i HOME="$home" LANG=C.UTF-8 TERM=dumb CI=1 PATH="$path" CLOISTER_SCRATCH_DISK=/dev/vdb CLOISTER_MUST=1 CLOISTER_LANE="$must" CLOISTER_SHARE="$share" \
     sh -c "$program" >"/vm/$name.log" 2>&1 </dev/null
   echo $? >"/vm/$name.status"
