@@ -6,3 +6,6 @@ export function repeats(count: number, variable?: `CLOISTER_${string}`): number 
   const asked = variable && process.env[variable];
   return asked ? Number(asked) : Math.max(1, Math.ceil(count * Number(process.env['CLOISTER_SHARE'] ?? 1)));
 }
+
+/** How much longer such a machine may take before something is said to hang. */
+export const patience = Number(process.env['CLOISTER_PATIENCE'] ?? 1);

@@ -33,6 +33,10 @@ hostname vm
 ip link set lo up
 mount -t hugetlbfs hugetlbfs /dev/hugepages 2>/dev/null
 
+# Upper layers of root's own are there.
+mkdir -p /var/lib/cloister /tmp/var
+mount --bind /tmp/var /var/lib/cloister
+
 # A user as adduser(8) makes them, without subordinate ids.
 uid=1000
 sed -i '/^[^:]*:[^:]*:1000:/d' /etc/passwd /etc/group
@@ -67,7 +71,7 @@ lane() {
   echo $$ >"$group/cgroup.procs"
   program=${command:-"$node node_modules/vitest/vitest.mjs run --configLoader runner --testTimeout $timeout --hookTimeout $timeout \
       --reporter=verbose --reporter=json --outputFile.json=/vm/$name.json $tests"}
-  "$@" env -i HOME="$home" LANG=C.UTF-8 TERM=dumb CI=1 PATH="$path" CLOISTER_SCRATCH_DISK=/dev/vdb CLOISTER_MUST=1 CLOISTER_LANE="$must" CLOISTER_SHARE="$share" \
+  "$@" env -i HOME="$home" LANG=C.UTF-8 TERM=dumb CI=1 PATH="$path" CLOISTER_SCRATCH_DISK=/dev/vdb CLOISTER_MUST=1 CLOISTER_LANE="$must" CLOISTER_SHARE="$share" CLOISTER_PATIENCE="$patience" \
     sh -c "$program" >"/vm/$name.log" 2>&1 </dev/null
   echo $? >"/vm/$name.status"
   echo $$ >$cgroups/cgroup.procs

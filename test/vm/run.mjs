@@ -49,6 +49,7 @@ for (const name of kernels) {
     command,
     abilities: [abilitiesOf[name], process.env.CLOISTER_LANE].filter(Boolean).join(','),
     share: slow ? 0.1 : 1,
+    patience: slow ? 4 : 1,
     timeout: slow ? 240_000 : 60_000,
   };
   console.log(`vm: Linux ${machine.release} (${accel}), ${users.join(' and ')}: ${tests.join(' ')}`);
