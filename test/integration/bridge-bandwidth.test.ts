@@ -102,11 +102,9 @@ describeNeeding(['root', 'netem', 'program:ip', 'program:tc', 'program:unshare']
           "at": "root",
           "delay": 0.3,
           "kind": "netem",
-          "rate": undefined,
         },
         {
           "at": "1:1",
-          "delay": undefined,
           "kind": "tbf",
           "rate": 1000000,
         },
