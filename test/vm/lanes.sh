@@ -32,10 +32,8 @@ ln -sfn /proc/self/fd/2 /dev/stderr
 hostname vm
 ip link set lo up
 mount -t hugetlbfs hugetlbfs /dev/hugepages 2>/dev/null
-
-# Upper layers of root's own are there.
-mkdir -p /var/lib/cloister /tmp/var
-mount --bind /tmp/var /var/lib/cloister
+# As hosts have it where it is not for programs.
+mount -t tmpfs -o nosuid,nodev,noexec,mode=1777 tmpfs /var/tmp
 
 # A user as adduser(8) makes them, without subordinate ids.
 uid=1000
@@ -81,7 +79,13 @@ controllers=cgroup-v2,controller:cpu,controller:cpuset,controller:io,controller:
 common=user-namespaces,program:unshare,program:ip,time-namespaces,overlay,python3,ipv6,pressure,fuse,seccomp-notify,two-cpus,$controllers
 for user in $users; do
   case $user in
-    root) lane root $cgroups/root.scope /root "root,netem,$common" env ;;
+    root)
+      # Upper layers of root's own are there, and cannot be on the machine's overlay.
+      mkdir -p /var/lib/cloister /tmp/var
+      mount --bind /tmp/var /var/lib/cloister
+      lane root $cgroups/root.scope /root "root,netem,$common" env
+      umount /var/lib/cloister
+      ;;
     user)
       chown $uid:$uid /dev/vdb
       lane user $delegated/shell.scope /tmp/home "unprivileged,$common" setpriv --reuid $uid --regid $uid --clear-groups --inh-caps=-all
