@@ -9,7 +9,7 @@ import { expect, onTestFinished } from 'vitest';
 import { newStore, rootTar, tarOf } from '../helpers/images.js';
 import { testNeeding } from '../helpers/lane.js';
 import { archive, file } from '../helpers/raw-tar.js';
-import { repeats } from '../helpers/repeats.js';
+import { patience, repeats } from '../helpers/repeats.js';
 import { plant, smallRoot, temporary } from './trees.js';
 
 const isRoot = process.geteuid?.() === 0;
@@ -53,7 +53,7 @@ testNeeding(['overlay'])(
         A fork has one layer more than the root that it is of. Put some layers together into one.]
     `);
   },
-  120_000,
+  120_000 * patience,
 );
 
 testNeeding(['overlay'])('a fork of a fork of a root that runs: each is by itself, and the three are a line of layers', async () => {
@@ -116,7 +116,7 @@ testNeeding([])(
     const shared = used(join(place, 'both/layers')) - statSync(join(place, 'both/layers')).blocks * 512;
     expect(shared).toBe(alone.reduce((sum, size) => sum + size, 0));
   },
-  120_000,
+  120_000 * patience,
 );
 
 /** CLOISTER_DIFF_MB=2048 for the whole of it. */
@@ -146,5 +146,5 @@ testNeeding(['overlay'])(
     expect(bytes).toBeGreaterThan(megabytes * 2 ** 20);
     expect(most - first).toBeLessThan(64);
   },
-  300_000,
+  300_000 * patience,
 );

@@ -13,7 +13,7 @@ import { type EgressRequest, explain, runIsolated } from 'cloister';
 import { describe, expect, test } from 'vitest';
 import { testNeeding } from '../helpers/lane.js';
 import { ask } from '../helpers/probe.js';
-import { repeats } from '../helpers/repeats.js';
+import { patience, repeats } from '../helpers/repeats.js';
 import { certificateFor, httpServer, httpsServer, portOf, runTelling, tcpServer } from '../helpers/world.js';
 
 const local = (name: string) => ({ [name]: '127.0.0.1' });
@@ -230,7 +230,7 @@ asyncio.run(all())
     });
     expect([stdout, stderr, denied]).toEqual([`${connections}\n`, '', []]);
   },
-  90_000,
+  90_000 * patience,
 );
 
 test('what a program says at its end still arrives', async () => {
