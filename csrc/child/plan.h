@@ -41,7 +41,8 @@ struct Step {
 static_assert(sizeof(Step) == 64);
 
 constexpr uint32_t kPlanMagic = 0x4c504c43;  // "CLPL"
-constexpr uint32_t kMaxSlots = 512;
+// An overlay of 500 layers, where each has two descriptors and a number that it is named by, and what else there is.
+constexpr uint32_t kMaxSlots = 1600;
 
 struct PlanHeader {
   uint32_t magic;
@@ -66,7 +67,7 @@ struct PlanHeader {
   uint32_t vfork;         // 1: the parent sleeps until the child has executed; a joiner's child has own_memory instead
   uint32_t unused;
 };
-static_assert(sizeof(PlanHeader) == 176);
+static_assert(sizeof(PlanHeader) == 312);
 
 inline bool keeps(const PlanHeader& header, uint32_t slot) { return header.keep[slot / 64] >> slot % 64 & 1; }
 

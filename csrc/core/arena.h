@@ -28,7 +28,7 @@ class Arena {
   static constexpr size_t kStackSize = 16384;
 
  private:
-  static constexpr size_t kPlanOffset = 8192;
+  static constexpr size_t kPlanOffset = 16384;
   uint8_t* end() { return reinterpret_cast<uint8_t*>(this) + mapped; }
   size_t mapped;
 };

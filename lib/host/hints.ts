@@ -237,7 +237,9 @@ const noSuchSource: Rule = ({ syscall, errno, step, path }) =>
     : undefined;
 
 const noDirectory: Rule = ({ syscall, errno, step, path }) =>
-  errno === ENOTDIR && syscall === 'openat' && /^(use a layer|use the writable layer|use a directory as root|(writable )?layer of a mount)/.test(step)
+  errno === ENOTDIR &&
+  (syscall === 'openat' || syscall === 'open_tree') &&
+  /^(use a layer|use the writable layer|use a directory as root|(writable )?layer of a mount)/.test(step)
     ? { what: `${path} is not a directory` }
     : undefined;
 
@@ -285,7 +287,7 @@ const strangersRoot: Rule = ({ syscall, errno, step, path }) =>
     : undefined;
 
 const badOverlay: Rule = ({ syscall, errno, step }) =>
-  syscall === 'fsconfig' && errno === EINVAL && step.includes('overlay')
+  (syscall === 'fsconfig' || syscall === 'mount') && errno === EINVAL && step.includes('overlay')
     ? {
         what: 'the kernel refuses these layers',
         hint: 'A layer must be a directory on a file system that can be one (not an overlay on an overlay on an overlay), and no layer may be part of another. `dmesg` has the reason.',
@@ -294,7 +296,7 @@ const badOverlay: Rule = ({ syscall, errno, step }) =>
 
 /** ovl_setup_trap in fs/overlayfs/super.c: a directory that is found twice. */
 const layerTwice: Rule = ({ syscall, errno }) =>
-  (syscall === 'fsconfig' || syscall === 'fsmount') && errno === 40
+  (syscall === 'fsconfig' || syscall === 'fsmount' || syscall === 'mount') && errno === 40
     ? { what: 'the writable layer is one of the layers, or lies in one', hint: 'Use a directory of its own as upper.' }
     : undefined;
 

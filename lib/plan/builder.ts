@@ -11,11 +11,11 @@ export interface StepOptions {
   readonly tolerate?: readonly number[];
 }
 
-const headerBytes = 176;
+const headerBytes = 312;
 const stepBytes = 64;
 const magic = 0x4c504c43;
 /** csrc/child/plan.h, kMaxSlots. */
-export const maxSlots = 512;
+export const maxSlots = 1600;
 const kindNumber = Object.fromEntries(Object.keys(stepKinds).map((kind, index) => [kind, index])) as Record<StepKind, number>;
 
 /**

@@ -162,6 +162,7 @@ const flagArguments: Readonly<Record<string, Names>> = {
   'fsmount.1': [[k.FSMOUNT_CLOEXEC, 'FSMOUNT_CLOEXEC']],
   'fsmount.2': mountAttributes,
   'fsopen.1': [[k.FSOPEN_CLOEXEC, 'FSOPEN_CLOEXEC']],
+  'mount.3': named('MS_NODEV'),
   'move_mount.4': named('MOVE_MOUNT_F_EMPTY_PATH', 'MOVE_MOUNT_T_EMPTY_PATH'),
   'mount_setattr.2': atFlags,
   'fchownat.4': atFlags,

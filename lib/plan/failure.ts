@@ -26,6 +26,7 @@ const specialSyscalls: Partial<Record<StepKind, string>> = {
 export const syscallOf = (kind: StepKind): string => specialSyscalls[kind] ?? kind;
 
 const mountCalls = new Set<StepKind>([
+  'mount',
   'fsopen',
   'fsconfig',
   'fsconfig_fd',

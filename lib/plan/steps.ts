@@ -26,6 +26,7 @@ export const stepKinds = {
   landlock_restrict_self: 'di',
   mkdirat: 'dsi',
   mknodat: 'dsii',
+  mount: 'sssis',
   mount_setattr: 'dsibn',
   move_mount: 'dsdsi',
   open_tree: 'dsi',

@@ -63,6 +63,8 @@ export interface HostLayout {
   readonly generation: number;
   /** '/' first; those in hidden or kernel directories left out. */
   readonly mounts: readonly HostMount[];
+  /** Where anything at all is mounted. */
+  readonly mountPoints: readonly string[];
   readonly hidden: readonly { readonly path: string; readonly kind: 'directory' | 'file'; readonly mode: number }[];
 }
 
@@ -102,7 +104,7 @@ function read(table: readonly MountInfo[], hide: readonly string[]): HostLayout 
       // A mount that we may not look into is not ours to show.
     }
   }
-  return { generation: mountTable.generation, mounts, hidden };
+  return { generation: mountTable.generation, mounts, mountPoints: table.map(({ path }) => path), hidden };
 }
 
 /** One entry of the tree that an ordinary user's root is put together from. */
@@ -116,7 +118,7 @@ export const isWorkplace = ({ kind, mode }: HostLayout['hidden'][number]): boole
 
 /**
  * An ordinary user cannot overlay a directory that has other mounts below it: clone_private_mount() refuses whoever could look
- * below them (has_locked_children, fs/namespace.c). So directories without mounts are overlaid, one by one, and those above
+ * below them (has_locked_children, fs/namespace.c), in what is hidden, too. So directories without mounts are overlaid, one by one, and those above
  * mounts are made anew. So are those above hidden ones that are to be written to, if a layer cannot make them empty (`canEmpty`).
  */
 export function hostTree(layout: HostLayout, most: number, canEmpty: boolean): { entries: TreeEntry[]; missing: string[] } {
@@ -139,7 +141,7 @@ export function hostTree(layout: HostLayout, most: number, canEmpty: boolean): {
     const mode = status.mode & 0o7777;
     if (hidden || (kernelDirectories as readonly string[]).includes(path)) entries.push({ kind: 'directory', path, mode: hidden?.mode ?? mode });
     else if (
-      layout.mounts.some((mount) => mount.path !== path && mount.path !== '/' && isBelow(mount.path, path)) ||
+      layout.mountPoints.some((mount) => mount !== path && mount !== '/' && isBelow(mount, path)) ||
       (!canEmpty && layout.hidden.some((below) => isWorkplace(below) && isBelow(below.path, path)))
     ) {
       entries.push({ kind: 'directory', path, mode });

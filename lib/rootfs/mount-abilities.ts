@@ -18,7 +18,7 @@ export interface MountAbilities {
    * third by do_move_mount(). Layers by descriptor (6.13, ovl_parse_layer) are part of it: a mount without a place has no name.
    */
   readonly detached: boolean;
-  /** `lowerdir+`, since 6.7 (ovl_parse_param). Else all layers are one value of fsconfig(2), which has at most 255 bytes. */
+  /** `lowerdir+`, since 6.7 (ovl_parse_param). Else all layers are one value. */
   readonly layersOneByOne: boolean;
   /** user.* attributes on tmpfs, since 6.6 (shmem_xattr_handlers): an ordinary user's overlay marks directories by them. */
   readonly tmpfsUserXattrs: boolean;

@@ -38,7 +38,8 @@ export function directoryUpper(plan: PlanBuilder, path: string, owner: UpperSpac
 export function layer(plan: PlanBuilder, stage: Stage, path: string, userns: number | undefined): Slot {
   // It will be attached elsewhere, by another process.
   if (stage.driver.layersAreMounts) return cloneMount(plan, cwd, path, { userns });
-  if (userns !== undefined) return stage.hold(cloneMount(plan, cwd, path, { userns }));
+  // '/.': a file could be copied, and would not fit on '/'.
+  if (userns !== undefined) return stage.hold(cloneMount(plan, cwd, `${path}/.`, { userns }));
   // A name that leads to a mount where it is attached; a copy of it would have to be attached first.
   return mountAbilities().detached ? cloneMount(plan, cwd, path) : openDirectory(plan, cwd, path);
 }

@@ -196,6 +196,13 @@ function landlock(atLeast: number): Answer {
   return result >= atLeast ? undefined : `its ABI here is ${result}`;
 }
 
+/** The module sch_netem, which delays and loses packets. */
+function netem(): Answer {
+  if (uid !== 0) return `the user id is ${uid}`;
+  const { status, stderr, error } = spawnSync('unshare', ['--net', 'tc', 'qdisc', 'add', 'dev', 'lo', 'root', 'netem', 'delay', '1ms'], { encoding: 'utf8' });
+  return status === 0 ? undefined : (error?.message ?? stderr.trim());
+}
+
 const plain = {
   root: () => (uid === 0 ? undefined : `the user id is ${uid}`),
   unprivileged: () => (uid === 0 ? 'this is root' : undefined),
@@ -236,12 +243,9 @@ const plain = {
   /** A root inside a root is a third overlay where / is one itself: FILESYSTEM_MAX_STACK_DEPTH is 2. */
   'plain-root': () =>
     askHostNow(['mounts'])[0].mounts.some(({ mountPoint, fsType }) => mountPoint === '/' && fsType === 'overlay') ? '/ is an overlay itself' : undefined,
-  /** The module sch_netem, which delays and loses packets. */
-  netem: () => {
-    if (uid !== 0) return `the user id is ${uid}`;
-    const { status, stderr, error } = spawnSync('unshare', ['--net', 'tc', 'qdisc', 'add', 'dev', 'lo', 'root', 'netem', 'delay', '1ms'], { encoding: 'utf8' });
-    return status === 0 ? undefined : (error?.message ?? stderr.trim());
-  },
+  netem,
+  /** For what is said where it is missing. */
+  'no-netem': () => (netem() === undefined ? 'it is here' : undefined),
   /** A machine that has nothing else to do: only a lane's name says that. */
   'steady-rates': () => ((process.env['CLOISTER_LANE'] ?? '').split(',').includes('steady-rates') ? undefined : 'no lane says so'),
   'two-cpus': () => (availableParallelism() > 1 ? undefined : 'only one CPU is ours'),

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import type { Readable } from 'node:stream';
 import { repository } from './fixtures.js';
 import { Lines } from './lines.js';
+import { patience } from './repeats.js';
 
 export interface ChildOptions {
   /** `process.argv.slice(1)` of the snippet. */
@@ -45,7 +46,8 @@ function collect(stream: Readable): () => string {
 
 /** The snippet is an ES module, and may `import … from 'cloister'`, the built one. */
 export function startChild(script: string, options: ChildOptions = {}): StartedChild {
-  const { args = [], env = {}, nodeOptions = [], through = [], input = '', deadline = 30_000, ...ids } = options;
+  const { args = [], env = {}, nodeOptions = [], through = [], input = '', deadline: usual = 30_000, ...ids } = options;
+  const deadline = usual * patience;
   // Run in the repository: a package may import itself by name.
   const [program = '', ...words] = [...through, process.execPath, ...nodeOptions, '--input-type=module', '--eval', script, '--', ...args];
   const child = spawn(program, words, {

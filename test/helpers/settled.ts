@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn, setTimeout as rest } from 'node:timers/promises';
 import { inspect } from 'node:util';
+import { patience } from './repeats.js';
 
 export interface SettledOptions {
   /** Milliseconds after which it fails: by default before a test's own time is over, which would not say why. */
@@ -19,7 +20,7 @@ export async function settled(
   check: () => boolean | readonly string[] | Promise<boolean | readonly string[]>,
   { deadline = 4_000, what = 'it' }: SettledOptions = {},
 ): Promise<void> {
-  const end = performance.now() + deadline;
+  const end = performance.now() + deadline * patience;
   for (let turn = 0; ; turn += 1) {
     const value = await check();
     if (isSettled(value)) return;

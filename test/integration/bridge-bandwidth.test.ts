@@ -102,15 +102,73 @@ describeNeeding(['root', 'netem', 'program:ip', 'program:tc', 'program:unshare']
           "at": "root",
           "delay": 0.3,
           "kind": "netem",
-          "rate": undefined,
         },
         {
           "at": "1:1",
-          "delay": undefined,
           "kind": "tbf",
           "rate": 1000000,
         },
       ]
     `);
+  });
+
+  test('of the delay: both ends wait for it, and nothing that is not delayed', async () => {
+    const { undelayed, delayed } = await onHost<{ undelayed: number[]; delayed: number[] }>(`
+      const bridge = await Bridge.create({ subnet: '10.43.0.0/24' });
+      const connections = async (bandwidth) => {
+        const [client, server] = [await Namespace.create('net'), await Namespace.create('net')];
+        const { addresses } = await bridge.attach(server, bandwidth);
+        await bridge.attach(client, bandwidth);
+        await server.listen({ port: 80, host: '0.0.0.0' }, (socket) => socket.end());
+        const took = [];
+        for (let turn = 0; turn < 6; turn++) {
+          const began = performance.now();
+          (await client.connect({ host: addresses[0], port: 80 })).destroy();
+          took.push(performance.now() - began);
+        }
+        // The first asks for the neighbour's address too.
+        return took.slice(1);
+      };
+      tell({ undelayed: await connections({}), delayed: await connections({ bandwidth: { delayMs: 400 } }) });
+    `);
+    // There and back, each of which one end delays.
+    expect(Math.min(...delayed)).toBeGreaterThanOrEqual(800);
+    expect(Math.min(...delayed) - Math.min(...undelayed)).toBeLessThan(1200);
+    expect(Math.min(...undelayed)).toBeLessThan(400);
+  });
+
+  testNeeding(['python3'])('of the loss: so many of a thousand datagrams, within six standard deviations', async () => {
+    const sent = 1000;
+    const percent = 10;
+    const { kept, lossless } = await onHost<{ kept: number; lossless: number }>(`
+      import dgram from 'node:dgram';
+      import { once } from 'node:events';
+      const bridge = await Bridge.create({ subnet: '10.44.0.0/24' });
+      const receiver = dgram.createSocket('udp4');
+      let arrived = 0;
+      receiver.on('message', (message) => (message.length === 3 ? receiver.emit('end of round') : arrived++));
+      receiver.bind(9000, '10.44.0.1');
+      await once(receiver, 'listening');
+      const sending = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.connect(('10.44.0.1', 9000)); [s.send(b'x') for _ in range(100)]";
+      const count = async (bandwidth) => {
+        const network = await Namespace.create('net');
+        await bridge.attach(network, { bandwidth });
+        // The question for the neighbour's address could be lost too, and with it all that waits for the answer.
+        run('nsenter', inNet(network), 'ip', 'neighbour', 'replace', '10.44.0.1', 'lladdr', ip('link', 'show', bridge.name)[0].address, 'dev', 'eth0');
+        arrived = 0;
+        // A hundred at a time, which a receive buffer has room for.
+        for (let round = 0; round < ${sent / 100}; round++) {
+          await runIsolated('python3', ['-c', sending], { network });
+          receiver.send('end', 9000, '10.44.0.1');
+          await once(receiver, 'end of round');
+        }
+        return arrived;
+      };
+      tell({ lossless: await count({}), kept: await count({ lossPercent: ${percent} }) });
+    `);
+    expect(lossless).toBe(sent);
+    const lost = sent - kept;
+    const [expected, deviation] = [(sent * percent) / 100, Math.sqrt(sent * (percent / 100) * (1 - percent / 100))];
+    expect(Math.abs(lost - expected), `${lost} of ${sent} are lost`).toBeLessThan(6 * deviation);
   });
 });

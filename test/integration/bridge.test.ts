@@ -1,6 +1,6 @@
 // Bridges, in hosts of the test's own: what sandboxes on them reach, and what they don't.
 import { expect, test } from 'vitest';
-import { describeNeeding } from '../helpers/lane.js';
+import { describeNeeding, testNeeding } from '../helpers/lane.js';
 import { onHost } from '../helpers/network.js';
 
 describeNeeding(['root', 'program:ip', 'program:nft', 'program:unshare'])('three sandboxes on two bridges', () => {
@@ -423,12 +423,11 @@ describeNeeding(['root', 'program:ip', 'program:unshare'])('a bridge', () => {
         await refusal(Bridge.create({ name: 'red', subnet: '10.22.0.0/24' })),
       ];
       const other = await Namespace.create('net');
-      const refusedSeat = await refusal(bridge.attach(other, { bandwidth: { lossPercent: 5, delayMs: 10 } }));
       const same = [ip('link').length - links, run('nft', 'list', 'tables').split('\\n').length - rules];
       await bridge.delete();
       await bridge.delete();
       refusals.push(await refusal(bridge.attach(other)), await refusal(runIsolated('true', [], { network: { bridge } })));
-      tell({ refusals: [...refusals, refusedSeat], same, after: ip('link').map(({ ifname }) => ifname) });
+      tell({ refusals, same, after: ip('link').map(({ ifname }) => ifname) });
     `);
     expect(seen).toMatchInlineSnapshot(`
       {
@@ -443,13 +442,27 @@ describeNeeding(['root', 'program:ip', 'program:unshare'])('a bridge', () => {
           "NetworkError ERR_CLOISTER_NETWORK EEXIST: name the bridge red (sendmsg): file already exists",
           "IsolationError ERR_CLOISTER_DISPOSED the bridge red has been deleted",
           "IsolationError ERR_CLOISTER_DISPOSED the bridge red has been deleted",
-          "NetworkError ERR_CLOISTER_NETWORK ENOENT: shape the traffic netem (sendmsg): this kernel has no netem
-        It is the module sch_netem (CONFIG_NET_SCH_NETEM): on Debian and Ubuntu in the kernel's own package, on Fedora in kernel-modules-extra.",
         ],
         "same": [
           0,
           0,
         ],
+      }
+    `);
+  });
+
+  testNeeding(['no-netem'])('that this kernel cannot delay takes nobody, and says why', async () => {
+    const seen = await onHost(`
+      const bridge = await Bridge.create({ name: 'red', subnet: '10.21.0.0/24' });
+      const links = ip('link').length;
+      const refused = await refusal(bridge.attach(await Namespace.create('net'), { bandwidth: { lossPercent: 5, delayMs: 10 } }));
+      tell({ refused, more: ip('link').length - links });
+    `);
+    expect(seen).toMatchInlineSnapshot(`
+      {
+        "more": 0,
+        "refused": "NetworkError ERR_CLOISTER_NETWORK ENOENT: shape the traffic netem (sendmsg): this kernel has no netem
+        It is the module sch_netem (CONFIG_NET_SCH_NETEM): on Debian and Ubuntu in the kernel's own package, on Fedora in kernel-modules-extra.",
       }
     `);
   });

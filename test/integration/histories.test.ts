@@ -14,6 +14,7 @@ import { run as treeTask } from '../../dist/tree/tree-tasks.js';
 import { repository } from '../helpers/fixtures.js';
 import { type Ability as Needed, testNeeding } from '../helpers/lane.js';
 import { Random, seeds } from '../helpers/random.js';
+import { repeats } from '../helpers/repeats.js';
 import { differencesOf, linkedPairs, type Snapshot, snapshot } from '../helpers/snapshot.js';
 import { live } from './histories.js';
 import { abilityOf, type InsideOutcome, type InsideRequest, into, run as runInside, snapshotOf, type View, viewOf } from './histories-inside.js';
@@ -186,11 +187,11 @@ function histories(driver: 'overlay' | 'aufs' | 'fuse-overlayfs', needed: readon
   );
 }
 
-const asked = process.env['CLOISTER_HISTORIES'];
-histories('overlay', ['overlay'], Number(asked ?? 200));
-histories('aufs', ['root', 'aufs'], Number(asked ?? 200));
+const times = (count: number): number => repeats(count, 'CLOISTER_HISTORIES');
+histories('overlay', ['overlay'], times(200));
+histories('aufs', ['root', 'aufs'], times(200));
 // Each has several programs to start, and for an ordinary user as many processes of Node.
-histories('fuse-overlayfs', ['user-namespaces', 'fuse', 'program:fuse-overlayfs'], Number(asked ?? (isRoot ? 40 : 12)));
+histories('fuse-overlayfs', ['user-namespaces', 'fuse', 'program:fuse-overlayfs'], times(isRoot ? 40 : 12));
 
 function inDirectory(path: string, task: (root: number) => unknown): void {
   const root = native().openFile(path);

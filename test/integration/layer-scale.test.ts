@@ -9,6 +9,7 @@ import { expect, onTestFinished } from 'vitest';
 import { newStore, rootTar, tarOf } from '../helpers/images.js';
 import { testNeeding } from '../helpers/lane.js';
 import { archive, file } from '../helpers/raw-tar.js';
+import { patience, repeats } from '../helpers/repeats.js';
 import { plant, smallRoot, temporary } from './trees.js';
 
 const isRoot = process.geteuid?.() === 0;
@@ -27,21 +28,17 @@ testNeeding(['overlay'])(
     // In memory, where there is that: to write 500 layers so that they survive a loss of power is not what is tried here.
     const place = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : '/tmp', 'cloister-test-'));
     onTestFinished(() => rmSync(place, { recursive: true, force: true }));
-    const layers: (Layer | string)[] = [];
-    if (isRoot) {
-      const store = await newStore(join(place, 'store'));
-      layers.push(await store.import(rootTar(mountPoints)));
-      // Each hides what the one before it has.
-      for (let n = 1; n < 500; n++) layers.push(await imported(store, file(`l${n}`, `${n}`), file('last', `${n}`), file(`.wh.l${n - 1}`)));
-    } else {
-      // An ordinary user's import is a process for each.
-      layers.push(smallRoot(mountPoints));
-      for (let n = 1; n < 500; n++) {
-        const layer = join(place, `layer${n}`);
-        plant(layer, { last: `${n}`, ...(n === 499 ? { l499: '499' } : {}) });
-        layers.push(layer);
-      }
+    // An ordinary user's import is a process for each. The others are directories.
+    const ofStore = isRoot ? repeats(499) : 1;
+    const layers: (Layer | string)[] = [smallRoot(mountPoints)];
+    for (let n = 1; n < 500 - ofStore; n++) {
+      const layer = join(place, `layer${n}`);
+      plant(layer, { last: `${n}` });
+      layers.push(layer);
     }
+    const store = await newStore(join(place, 'store'));
+    // Each hides what the one before it has.
+    for (let n = layers.length; n < 500; n++) layers.push(await imported(store, file(`l${n}`, `${n}`), file('last', `${n}`), file(`.wh.l${n - 1}`)));
     await using root = await OverlayRootfs.create({ layers });
     const { stdout } = await runIsolated('/bin/probe', ['ls', '/', '--', 'read', '/last', '--', 'create', '/made', 'x', '--', 'unlink', '/l499'], {
       rootfs: root,
@@ -56,7 +53,7 @@ testNeeding(['overlay'])(
         A fork has one layer more than the root that it is of. Put some layers together into one.]
     `);
   },
-  120_000,
+  120_000 * patience,
 );
 
 testNeeding(['overlay'])('a fork of a fork of a root that runs: each is by itself, and the three are a line of layers', async () => {
@@ -119,11 +116,11 @@ testNeeding([])(
     const shared = used(join(place, 'both/layers')) - statSync(join(place, 'both/layers')).blocks * 512;
     expect(shared).toBe(alone.reduce((sum, size) => sum + size, 0));
   },
-  120_000,
+  120_000 * patience,
 );
 
 /** CLOISTER_DIFF_MB=2048 for the whole of it. */
-const megabytes = Number(process.env['CLOISTER_DIFF_MB'] ?? 192);
+const megabytes = repeats(192, 'CLOISTER_DIFF_MB');
 
 testNeeding(['overlay'])(
   `diff() of ${megabytes} MB takes no more memory than of little`,
@@ -149,5 +146,5 @@ testNeeding(['overlay'])(
     expect(bytes).toBeGreaterThan(megabytes * 2 ** 20);
     expect(most - first).toBeLessThan(64);
   },
-  300_000,
+  300_000 * patience,
 );

@@ -181,12 +181,7 @@ describe('layers', () => {
     const above = temporary({ file: '' });
     const error = await refusal(OverlayRootfs.create({ layers: [join(above, 'file')] }));
     expect(error.code).toBe('ERR_CLOISTER_ROOTFS');
-    expect(plainly(error.message, above)).toBe(
-      isRoot
-        ? 'EINVAL: mount the overlay DIR/file (fsconfig): the kernel refuses these layers\n' +
-            '  A layer must be a directory on a file system that can be one (not an overlay on an overlay on an overlay), and no layer may be part of another. `dmesg` has the reason.'
-        : 'ENOTDIR: use a layer DIR/file (open): DIR/file is not a directory',
-    );
+    expect(plainly(error.message, above)).toBe('ENOTDIR: use a layer DIR/file (open): DIR/file is not a directory');
   });
 });
 

@@ -12,9 +12,10 @@ import { all } from '../helpers/images.js';
 import { testNeeding } from '../helpers/lane.js';
 import { Random, seeds } from '../helpers/random.js';
 import { archive, directory, file, symlink } from '../helpers/raw-tar.js';
+import { repeats } from '../helpers/repeats.js';
 import { temporary } from '../integration/trees.js';
 
-const kills = Number(process.env['CLOISTER_KILLS'] ?? 20);
+const kills = repeats(20, 'CLOISTER_KILLS');
 
 /** Works until it is killed. Tells what is there for good, and, before it does it, what will not be any more. */
 const script = `

@@ -2,9 +2,10 @@
 import { expect, test } from 'vitest';
 import { inChild } from '../helpers/harness.js';
 import { fixturesDirectory } from '../helpers/probe.js';
+import { repeats } from '../helpers/repeats.js';
 
 const fixtures = JSON.stringify(fixturesDirectory());
-const runs = Number(process.env['CLOISTER_NETWORK_RUNS'] ?? 50);
+const runs = repeats(50, 'CLOISTER_NETWORK_RUNS');
 
 /** Each in turn, in a process of its own that looks at itself. */
 const script = `

@@ -11,9 +11,10 @@ import { choose } from '../../dist/image/platform.js';
 import { sha256 } from '../helpers/images.js';
 import { Random, seeds } from '../helpers/random.js';
 import { archive, file } from '../helpers/raw-tar.js';
+import { repeats } from '../helpers/repeats.js';
 import { temporary } from '../integration/trees.js';
 
-const count = Number(process.env['CLOISTER_FUZZ'] ?? 1500);
+const count = repeats(1500, 'CLOISTER_FUZZ');
 
 const manifestType = 'application/vnd.oci.image.manifest.v1+json';
 const indexType = 'application/vnd.oci.image.index.v1+json';

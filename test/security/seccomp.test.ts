@@ -118,7 +118,7 @@ describe('kept from the kernel', () => {
     expect(await allowed({}, 2 ** 32)).toEqual([1, 2, 10, 16]);
     expect(await allowed({ capabilities: ['CAP_NET_RAW'] }, 0)).toEqual([1, 2, 10, 16, 17]);
     expect(await allowed(open, 0)).toEqual(families);
-  }, 60_000);
+  });
 
   test.runIf(process.arch === 'x64')('calls by the way of 32-bit programs', async () => {
     expect(await outcome([['call-by-32-bits']])).toBe('ENOSYS');

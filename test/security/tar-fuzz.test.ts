@@ -12,10 +12,11 @@ import { ScriptedZstd } from '../../dist/image/zstd.js';
 import { emptyTree, keepTar } from '../helpers/kept-tar.js';
 import { Random, seeds } from '../helpers/random.js';
 import { archive, binary, checksumOf, directory, entry, file, hardLink, long, pax, sparse, symlink } from '../helpers/raw-tar.js';
+import { repeats } from '../helpers/repeats.js';
 import { differencesOf, snapshot } from '../helpers/snapshot.js';
 import { temporary } from '../integration/trees.js';
 
-const count = Number(process.env['CLOISTER_FUZZ'] ?? 500);
+const count = repeats(500, 'CLOISTER_FUZZ');
 
 /** Nearly everything that a tar can have, in some order. */
 function seedTar(random: Random): Buffer[] {

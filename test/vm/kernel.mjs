@@ -11,13 +11,16 @@ export const cache = fileURLToPath(new URL('../../build-vm/', import.meta.url));
 /** Each depends on the newest package of its kernel: bookworm has 6.1, bookworm-updates 6.12. */
 const metaPackages = { 6.1: 'linux-image-amd64', 6.12: 'linux-image-6.12-amd64' };
 export const kernelNames = Object.keys(metaPackages);
+/** What tests can do on the one and not on the other. */
+export const abilitiesOf = { 6.1: 'landlock:2', 6.12: 'landlock:6' };
 
 /** In this order, each after what it depends on. Debian builds some of them in, or not at all: those are passed over. */
 const modules = [
   // To reach the root file system and the disks. ext4 asks for crc32c by a name that only modprobe would find.
   ...['virtio_pci', '9pnet_virtio', '9p', 'overlay', 'virtio_blk', 'crc32c_generic', 'ext4'],
   // What tests mount, limit and connect: nothing in the machine loads modules on demand.
-  ...['fuse', 'brd', 'zram', 'bfq', 'veth', 'bridge', 'ifb', 'tun', 'sch_netem', 'sch_tbf', 'sch_htb', 'sch_ingress', 'cls_u32', 'cls_matchall', 'act_mirred'],
+  ...['fuse', 'brd', 'zram', 'bfq', 'veth', 'bridge', 'dummy', 'ifb', 'tun', 'sch_netem', 'sch_tbf', 'sch_htb', 'sch_ingress', 'cls_u32', 'cls_matchall'],
+  ...['act_mirred', 'tcp_diag', 'udp_diag', 'unix_diag'],
   ...['nf_tables', 'nft_chain_nat', 'nft_nat', 'nft_masq', 'nft_redir', 'nft_ct', 'nft_socket', 'nft_tproxy', 'nft_reject_inet', 'nft_fib_inet', 'nft_limit'],
 ];
 

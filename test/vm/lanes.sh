@@ -32,6 +32,8 @@ ln -sfn /proc/self/fd/2 /dev/stderr
 hostname vm
 ip link set lo up
 mount -t hugetlbfs hugetlbfs /dev/hugepages 2>/dev/null
+# As hosts have it where it is not for programs.
+mount -t tmpfs -o nosuid,nodev,noexec,mode=1777 tmpfs /var/tmp
 
 # A user as adduser(8) makes them, without subordinate ids.
 uid=1000
@@ -62,22 +64,28 @@ chmod 1777 /cloister/build-ts
 cd /cloister || exit
 
 lane() {
-  name=$1 group=$2 home=$3 abilities=$4
+  name=$1 group=$2 home=$3 must=$4,$abilities
   shift 4
   echo $$ >"$group/cgroup.procs"
   program=${command:-"$node node_modules/vitest/vitest.mjs run --configLoader runner --testTimeout $timeout --hookTimeout $timeout \
-      --reporter=default --reporter=json --outputFile.json=/vm/$name.json $tests"}
-  "$@" env -i HOME="$home" LANG=C.UTF-8 TERM=dumb CI=1 PATH="$path" CLOISTER_SCRATCH_DISK=/dev/vdb CLOISTER_MUST=1 CLOISTER_LANE="$abilities" \
+      --reporter=verbose --reporter=json --outputFile.json=/vm/$name.json $tests"}
+  "$@" env -i HOME="$home" LANG=C.UTF-8 TERM=dumb CI=1 PATH="$path" CLOISTER_SCRATCH_DISK=/dev/vdb CLOISTER_MUST=1 CLOISTER_LANE="$must" CLOISTER_SHARE="$share" CLOISTER_PATIENCE="$patience" \
     sh -c "$program" >"/vm/$name.log" 2>&1 </dev/null
   echo $? >"/vm/$name.status"
   echo $$ >$cgroups/cgroup.procs
 }
 
 controllers=cgroup-v2,controller:cpu,controller:cpuset,controller:io,controller:memory,controller:pids,controller:hugetlb,controller:misc,controller:rdma
-common=user-namespaces,time-namespaces,overlay,python3,ipv6,pressure,fuse,seccomp-notify,two-cpus,$controllers
+common=user-namespaces,program:unshare,program:ip,time-namespaces,overlay,python3,ipv6,pressure,fuse,seccomp-notify,two-cpus,$controllers
 for user in $users; do
   case $user in
-    root) lane root $cgroups/root.scope /root "root,netem,$common" env ;;
+    root)
+      # Upper layers of root's own are there, and cannot be on the machine's overlay.
+      mkdir -p /var/lib/cloister /tmp/var
+      mount --bind /tmp/var /var/lib/cloister
+      lane root $cgroups/root.scope /root "root,netem,$common" env
+      umount /var/lib/cloister
+      ;;
     user)
       chown $uid:$uid /dev/vdb
       lane user $delegated/shell.scope /tmp/home "unprivileged,$common" setpriv --reuid $uid --regid $uid --clear-groups --inh-caps=-all

@@ -4,6 +4,7 @@
 //   npm run test:vm -- 6.1 test/integration/cgroup     this kernel, the test files whose path has that
 //   npm run test:vm -- root                            this user
 // CLOISTER_VM_ACCEL=tcg|kvm chooses how the processor is had, CLOISTER_VM_TIMEOUT the seconds that a machine may run.
+// CLOISTER_LANE names what else must be there, as in test/helpers/lane.ts: programs are those of this machine.
 // CLOISTER_VM_COMMAND='…' runs that in the machine's shell instead of the tests, and prints what it says.
 // The last line is the sum: N passed, N failed, N skipped.
 
@@ -11,7 +12,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { runnerImport } from 'vite';
-import { cache, kernelNames, prepareKernel } from './kernel.mjs';
+import { abilitiesOf, cache, kernelNames, prepareKernel } from './kernel.mjs';
 import { accelerator, boot } from './machine.mjs';
 
 const repository = fileURLToPath(new URL('../../', import.meta.url));
@@ -46,6 +47,9 @@ for (const name of kernels) {
     users: users.join(' '),
     tests: tests.join(' '),
     command,
+    abilities: [abilitiesOf[name], process.env.CLOISTER_LANE].filter(Boolean).join(','),
+    share: slow ? 0.1 : 1,
+    patience: slow ? 4 : 1,
     timeout: slow ? 240_000 : 60_000,
   };
   console.log(`vm: Linux ${machine.release} (${accel}), ${users.join(' and ')}: ${tests.join(' ')}`);

@@ -2,7 +2,7 @@ import { IsolationError } from '../../errors.js';
 import type { PlanBuilder } from '../../plan/builder.js';
 import * as k from '../../plan/constants.js';
 import type { Slot } from '../../plan/steps.js';
-import { createFilesystem } from '../filesystem.js';
+import { newOverlay, type Parameter } from '../layer-names.js';
 import { mountAbilities, tryMounts } from '../mount-abilities.js';
 import type { Stage } from '../stage.js';
 import type { Driver, Union } from './driver.js';
@@ -30,35 +30,27 @@ export const overlay: Driver = {
 };
 
 function mount(plan: PlanBuilder, stage: Stage, { lowers, byName, writable, userxattr, volatile }: Union): Slot {
-  const context = plan.open('overlay context', 'fsopen', ['overlay', k.FSOPEN_CLOEXEC]);
-  const create = (): Slot => {
-    if (writable && volatile) plan.add('fsconfig', [context, k.FSCONFIG_SET_FLAG, 'volatile', null, 0]);
-    for (const [key, value] of features(userxattr, writable)) {
-      if (value === true) plan.add('fsconfig', [context, k.FSCONFIG_SET_FLAG, key, null, 0]);
-      else plan.add('fsconfig', [context, k.FSCONFIG_SET_STRING, key, value, 0]);
-    }
-    // Device nodes in a layer are data; those that may be opened are in /dev.
-    return createFilesystem(plan, context, 'overlay', k.MOUNT_ATTR_NODEV);
-  };
+  const parameters: Parameter[] = [...(writable && volatile ? [['volatile', true] as const] : []), ...features(userxattr, writable)];
   const directories: readonly (readonly [string, Slot])[] = writable
     ? [
         ['upperdir', writable.upper],
         ['workdir', writable.work],
       ]
     : [];
-  if (!mountAbilities().detached) return stage.names.overlay(context, lowers, directories, create);
-  // Mount options by descriptor: no path is looked up again, and none has to be escaped. Since 6.13 (ovl_parse_layer).
-  for (const lower of lowers) plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, 'lowerdir+', null, lower]);
-  if (byName) plan.add('overlay_lowers', [context, byName.directory, byName.names]);
-  for (const [key, directory] of directories) plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, key, null, directory]);
-  return create();
+  if (!mountAbilities().detached) return stage.names.overlay(lowers, directories, parameters);
+  return newOverlay(plan, parameters, (context) => {
+    // Mount options by descriptor: no path is looked up again, and none has to be escaped. Since 6.13 (ovl_parse_layer).
+    for (const lower of lowers) plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, 'lowerdir+', null, lower]);
+    if (byName) plan.add('overlay_lowers', [context, byName.directory, byName.names]);
+    for (const [key, directory] of directories) plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, key, null, directory]);
+  });
 }
 
 /** What the kernel's build or module parameters would decide otherwise. */
-function features(userxattr: boolean, writable: Union['writable']): [key: string, value: string | true][] {
+function features(userxattr: boolean, writable: Union['writable']): Parameter[] {
   // index=on wants file handles of every layer, and refuses an upper whose layers have been replaced by equal ones (ovl_verify_origin).
   // xino=on makes inode numbers of more than 32 bits, which are EOVERFLOW for programs without large files.
-  const always: [string, string][] = [
+  const always: Parameter[] = [
     ['index', 'off'],
     ['xino', 'off'],
   ];
