@@ -1,4 +1,4 @@
-import type { Subnet } from './ip.js';
+import { linkLocal, type Subnet } from './ip.js';
 import * as x from './netlink/expressions.js';
 import type { Request } from './netlink/message.js';
 import { addChain, addRule, addTable, type Expression, type Table } from './netlink/nftables.js';
@@ -74,9 +74,6 @@ function leaving(table: Table, name: string, subnets: readonly Subnet[]): Reques
     addRule(table, chain, [...x.isToElsewhere, x.reject('prohibited')]),
   ];
 }
-
-/** RFC 4291, 2.5.6 */
-const linkLocal: Subnet = { family: 6, bytes: Uint8Array.of(0xfe, 0x80, ...new Array<number>(14).fill(0)), prefix: 10 };
 
 /** An expression begins with an attribute, whose first is a number. */
 function isExpression(part: Expression | readonly Expression[]): part is Expression {

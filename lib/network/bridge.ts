@@ -134,6 +134,7 @@ export class Bridge implements AsyncDisposable {
     const seat = new Seat(
       {
         owner: this.#owner,
+        name: this.name,
         index: this.#index,
         subnets: this.#subnets,
         leases: this.#leases,

@@ -23,7 +23,7 @@ const expression = (name: string, attributes: readonly Attribute[]): Expression 
 ];
 
 /** NFT_META_* */
-const metaKeys = { mark: 3, iifname: 6, oifname: 7, nfproto: 15, l4proto: 16 } as const;
+const metaKeys = { protocol: 1, mark: 3, iifname: 6, oifname: 7, nfproto: 15, l4proto: 16 } as const;
 type MetaKey = keyof typeof metaKeys;
 /** Into register 1. NFTA_META_DREG, NFTA_META_KEY */
 export const meta = (key: MetaKey): Expression =>
