@@ -60,7 +60,11 @@ export function portFilter(table: Table, link: string, { addresses, subnets, mac
   const six = [...sources, ...(sources.length > 0 ? [linkLocal] : [])].flatMap((source) =>
     [...to(6), linkLocal, linkMulticast].map((subnet) => accept(isType('ip6'), sender, within(8, source), within(24, subnet))),
   );
-  return [addTable(table), addChain(table, { name: chain, hook: 'ingress', link, policy: 'drop' }), ...four, others, ...six];
+  // Nor is it a router: RFC 4861, 4.2 and 4.5.
+  const routers = [134, 137].map((type) =>
+    addRule(table, chain, [...x.isProtocol('icmp6'), x.payload('transport', 0, 1), x.compare(Buffer.of(type)), x.verdict('drop')]),
+  );
+  return [addTable(table), addChain(table, { name: chain, hook: 'ingress', link, policy: 'drop' }), ...four, others, ...routers, ...six];
 }
 
 /** Of the filter of its bridge. `comment`: to find them again. */

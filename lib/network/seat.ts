@@ -74,6 +74,11 @@ export class Seat {
     return this.#file.path;
   }
 
+  /** Of those that are on the bridge now, in lower case. */
+  addressesOf(name: string): readonly IpAddress[] {
+    return this.#shared.hosts.addressesOf(name);
+  }
+
   /** Of these, `host` is known by now. */
   publish(ports: readonly PortSetting[]): void {
     this.#published = ports;

@@ -68,7 +68,7 @@ describeNeeding(['root', 'program:ip', 'program:nft', 'program:unshare'])('three
         attached, shown: shown[0].addr_info.filter(({ scope }) => scope === 'global').map(({ local, prefixlen }) => local + '/' + prefixlen),
         routes: routes.filter(({ dst }) => dst === 'default').map(({ gateway, dev }) => [gateway, dev]),
         forwarding: run('sysctl', '-n', 'net.ipv4.ip_forward', 'net.ipv6.conf.all.forwarding').split('\\n').slice(0, 2),
-        rules: run('nft', 'list', 'ruleset').replace(/cloister-[^ ]+/, 'OWNER'),
+        rules: run('nft', 'list', 'ruleset').replace(/cloister-[^ ]+/, 'OWNER').replace(/clv[0-9a-z]+-/, 'clvPID-'),
       });
     `);
     expect(seen).toMatchInlineSnapshot(`
@@ -154,7 +154,10 @@ describeNeeding(['root', 'program:ip', 'program:nft', 'program:unshare'])('three
 
       	chain input {
       		type filter hook input priority filter; policy accept;
+      		iifname "clvPID-*" drop
       		iifname != "red" accept
+      		icmpv6 type nd-router-advert drop
+      		icmpv6 type nd-redirect drop
       		ct state established,related accept
       		meta l4proto icmp accept
       		meta l4proto ipv6-icmp accept

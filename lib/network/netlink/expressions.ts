@@ -120,6 +120,8 @@ export const isRedirected: readonly Expression[] = tracked(2, 1 << 5);
 /** Names are compared whole: IFNAMSIZ bytes. */
 const interfaceName = (name: string): Buffer => Buffer.concat([Buffer.from(name), Buffer.alloc(16)], 16);
 export const comesFrom = (link: string, isSo = true): Expression[] => [meta('iifname'), compare(interfaceName(link), isSo)];
+/** Whose name begins so: compared as far as that goes. */
+export const comesFromAny = (prefix: string): Expression[] => [meta('iifname'), compare(Buffer.from(prefix))];
 export const leavesBy = (link: string, isSo = true): Expression[] => [meta('oifname'), compare(interfaceName(link), isSo)];
 
 /** NFPROTO_IPV4 and NFPROTO_IPV6 are the numbers of the families. */
