@@ -22,6 +22,12 @@ export function networkAdvice({ step, path, errno, words }: NetworkRefusal, at: 
       hint: `It is the module sch_${path} (CONFIG_NET_SCH_${path?.toUpperCase()}): on Debian and Ubuntu in the kernel's own package, on Fedora in kernel-modules-extra.`,
     };
   }
+  if (step === 'confine the link' && [k.EOPNOTSUPP, k.EAFNOSUPPORT, k.ENOENT].includes(errno)) {
+    return {
+      what: 'this kernel has no nf_tables for single links, which hold what a sandbox with egress sends on a bridge',
+      hint: 'It is CONFIG_NF_TABLES_NETDEV with CONFIG_NETFILTER_INGRESS. Without `bridge`, egress needs neither.',
+    };
+  }
   if (errno !== k.EPERM && errno !== k.EACCES) return undefined;
   const capabilities = /^CapEff:\s*([0-9a-f]+)/m.exec(at('/proc/self/status') ?? '')?.[1];
   if (capabilities === undefined || (BigInt(`0x${capabilities}`) >> CAP_NET_ADMIN) & 1n) return undefined;

@@ -4,6 +4,7 @@ import { Namespace } from '../namespace/namespace.js';
 import type { NetNamespace } from '../namespace/net.js';
 import { bridgeFilter } from './bridge-filter.js';
 import { type AttachOptions, type BridgeOptions, checkAttach, checkBridge } from './bridge-options.js';
+import { bridgeSubnets } from './bridge-subnets.js';
 import { allowForwarding } from './forwarding.js';
 import { Hosts } from './hosts.js';
 import { addressAt, formatAddress, formatSubnet, overlap, type Subnet } from './ip.js';
@@ -72,6 +73,7 @@ export class Bridge implements AsyncDisposable {
       await commit(filter, bridgeFilter(tableOf(owner), { name, subnets, gateways, masquerade }));
       await route.request(...subnets.map((subnet) => addAddress(index, addressAt(subnet, gatewayNumber), subnet.prefix)), changeLink(index, { up: true }));
       if (masquerade) for (const { family } of subnets) allowForwarding(family);
+      for (const subnet of subnets) bridgeSubnets.add(subnet);
       return new Bridge(made, owner, route, filter, checked);
     } catch (error) {
       if (made) await remove(route, filter, made.index, owner);
@@ -170,6 +172,7 @@ export class Bridge implements AsyncDisposable {
   async #delete(): Promise<void> {
     for (const seat of this.#seats) await this.leave(seat);
     await remove(this.#route, this.#filter, this.#index, this.#owner);
+    for (const subnet of this.#subnets) bridgeSubnets.delete(subnet);
     this.#hosts.clear();
     this.#route.close();
     this.#filter.close();

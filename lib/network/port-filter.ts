@@ -64,7 +64,8 @@ export function portFilter(table: Table, link: string, { addresses, subnets, mac
   const routers = [134, 137].map((type) =>
     addRule(table, chain, [...x.isProtocol('icmp6'), x.payload('transport', 0, 1), x.compare(Buffer.of(type)), x.verdict('drop')]),
   );
-  return [addTable(table), addChain(table, { name: chain, hook: 'ingress', link, policy: 'drop' }), ...four, others, ...routers, ...six];
+  const requests = [addTable(table), addChain(table, { name: chain, hook: 'ingress', link, policy: 'drop' }), ...four, others, ...routers, ...six];
+  return requests.map((request) => ({ ...request, step: 'confine the link', path: link }));
 }
 
 /** Of the filter of its bridge. `comment`: to find them again. */

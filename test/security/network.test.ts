@@ -4,9 +4,11 @@ import type * as net from 'node:net';
 import { hostname } from 'node:os';
 import { type Denial, spawnIsolated } from 'cloister';
 import { describe, expect, test } from 'vitest';
+import { bridgeSubnets } from '../../lib/network/bridge-subnets.js';
 import { AllowList } from '../../lib/network/egress/allow-list.js';
 import { addressesOf } from '../../lib/network/egress/outside.js';
 import { Policy } from '../../lib/network/egress/policy.js';
+import { parseSubnet, type Subnet } from '../../lib/network/ip.js';
 import { testNeeding } from '../helpers/lane.js';
 import { ask, startProbe } from '../helpers/probe.js';
 import { portOf, runTelling, tcpServer } from '../helpers/world.js';
@@ -151,6 +153,12 @@ print(sorted(codes))
     expect((await addressesOf('localhost', 80, policy('localhost', '127.0.0.0/8', '::1')))[0]).toMatch(/^(127\.0\.0\.1|::1)$/);
     for (const address of ['127.9.9.9', '0.0.0.0', '169.254.169.254', '::1', '::ffff:127.0.0.1', 'fe80::1', 'fd00:ec2::254'])
       await expect(addressesOf(address, 80, policy('x'))).rejects.toMatchObject({ address });
+    // Nor to a bridge: only this host reaches it.
+    const subnet = parseSubnet('203.0.113.0/24') as Subnet;
+    expect(await addressesOf('203.0.113.9', 80, policy('x'))).toEqual(['203.0.113.9']);
+    bridgeSubnets.add(subnet);
+    await expect(addressesOf('203.0.113.9', 80, policy('x'))).rejects.toMatchObject({ address: '203.0.113.9' });
+    bridgeSubnets.delete(subnet);
   });
 
   test("the host's own name, allowed, does not lead to the host", async (context) => {
