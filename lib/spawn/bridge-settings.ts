@@ -48,6 +48,8 @@ export function bridgeOf(options: SpawnOptions, namespaces: { readonly net: Name
   if (names !== undefined && namespaces.mount !== 'new')
     throw optionError('network.dns', "nothing when namespaces.mount is not 'new': there is no /etc/hosts to write", dns);
   const seat = seatOptions({ address, mac, bandwidth }, 'network.', bridge);
+  if (seat.bandwidth !== undefined && egress !== undefined)
+    throw optionError('network.bandwidth', 'nothing with egress in this version: what leaves by way of this process is not shaped', bandwidth);
   if (seat.bandwidth !== undefined) checkLimitIsKept(options);
   return { bridge, seat: { ...seat, hostname, confined: egress !== undefined }, dns: names === undefined ? {} : dnsOf(names) };
 }
