@@ -19,7 +19,8 @@ import { Seat, type SeatOptions, unlessErrno } from './seat.js';
 
 /**
  * A network that sandboxes share: a bridge of the host's network, from whose subnets each gets addresses. They see each other by
- * `hostname`; nobody else reaches them but the host itself, and they reach nobody else, unless `masquerade` lets them out: docs/bridge.md.
+ * `hostname`; nobody else reaches them but the host itself, and they reach nobody else, unless `masquerade`, or the
+ * `egress` of one, lets them out: docs/bridge.md.
  */
 export class Bridge implements AsyncDisposable {
   /** Of the link, as `ip link` shows it. */
