@@ -1,7 +1,8 @@
-import type { Subnet } from './ip.js';
+import { linkLocal, type Subnet } from './ip.js';
 import * as x from './netlink/expressions.js';
 import type { Request } from './netlink/message.js';
 import { addChain, addRule, addTable, type Expression, type Table } from './netlink/nftables.js';
+import { linkPrefix } from './owned-link.js';
 
 /** linux/netfilter_ipv4.h: NF_IP_PRI_NAT_DST, NF_IP_PRI_FILTER, NF_IP_PRI_NAT_SRC */
 const priorities = { target: -100, filter: 0, source: 100 } as const;
@@ -44,7 +45,11 @@ export function bridgeFilter(table: Table, { name, subnets, gateways, masquerade
     rule('forward', x.leavesBy(name), x.reject('prohibited')),
     ...(masquerade ? [] : [rule('forward', x.comesFrom(name), x.reject('prohibited')), ...leaving(table, name, subnets)]),
     addChain(table, { name: 'input', hook: 'input', priority: priorities.filter }),
+    // Frames to some groups of IEEE 802.1D are the host's own, by the link that they came from (br_handle_frame): so is what is in them.
+    rule('input', x.comesFromAny(linkPrefix('v')), x.verdict('drop')),
     rule('input', x.comesFrom(name, false), x.verdict('accept')),
+    // Nobody on the bridge is a router, which the host would believe: RFC 4861, 4.2 and 4.5 (CVE-2020-13401).
+    ...[134, 137].map((type) => rule('input', x.isProtocol('icmp6'), [x.payload('transport', 0, 1), x.compare(Buffer.of(type))], x.verdict('drop'))),
     rule('input', x.isReply, x.verdict('accept')),
     // Also how neighbours are found: RFC 4861.
     rule('input', x.isProtocol('icmp'), x.verdict('accept')),
@@ -74,9 +79,6 @@ function leaving(table: Table, name: string, subnets: readonly Subnet[]): Reques
     addRule(table, chain, [...x.isToElsewhere, x.reject('prohibited')]),
   ];
 }
-
-/** RFC 4291, 2.5.6 */
-const linkLocal: Subnet = { family: 6, bytes: Uint8Array.of(0xfe, 0x80, ...new Array<number>(14).fill(0)), prefix: 10 };
 
 /** An expression begins with an attribute, whose first is a number. */
 function isExpression(part: Expression | readonly Expression[]): part is Expression {

@@ -14,6 +14,8 @@ export interface AttachOptions {
   readonly mac: string | undefined;
   readonly bandwidth: Bandwidth | undefined;
   readonly hostname: string | undefined;
+  /** What it sends stays in the subnet: port-filter.ts. */
+  readonly confined?: boolean | undefined;
 }
 
 export function checkBridge(value: unknown): BridgeOptions {
@@ -60,7 +62,7 @@ export function seatOptions(
   { address, mac, bandwidth }: { readonly address?: unknown; readonly mac?: unknown; readonly bandwidth?: unknown },
   prefix: string,
   { subnets }: { readonly subnets: readonly Subnet[] },
-): Omit<AttachOptions, 'hostname'> {
+): Omit<AttachOptions, 'hostname' | 'confined'> {
   const parsed = typeof address === 'string' ? parseAddress(address) : undefined;
   const network = parsed && subnets.find((subnet) => contains(subnet, parsed));
   const ends = parsed &&

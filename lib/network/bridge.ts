@@ -4,6 +4,7 @@ import { Namespace } from '../namespace/namespace.js';
 import type { NetNamespace } from '../namespace/net.js';
 import { bridgeFilter } from './bridge-filter.js';
 import { type AttachOptions, type BridgeOptions, checkAttach, checkBridge } from './bridge-options.js';
+import { bridgeSubnets } from './bridge-subnets.js';
 import { allowForwarding } from './forwarding.js';
 import { Hosts } from './hosts.js';
 import { addressAt, formatAddress, formatSubnet, overlap, type Subnet } from './ip.js';
@@ -18,7 +19,8 @@ import { Seat, type SeatOptions, unlessErrno } from './seat.js';
 
 /**
  * A network that sandboxes share: a bridge of the host's network, from whose subnets each gets addresses. They see each other by
- * `hostname`; nobody else reaches them but the host itself, and they reach nobody else, unless `masquerade` lets them out: docs/bridge.md.
+ * `hostname`; nobody else reaches them but the host itself, and they reach nobody else, unless `masquerade`, or the
+ * `egress` of one, lets them out: docs/bridge.md.
  */
 export class Bridge implements AsyncDisposable {
   /** Of the link, as `ip link` shows it. */
@@ -72,6 +74,7 @@ export class Bridge implements AsyncDisposable {
       await commit(filter, bridgeFilter(tableOf(owner), { name, subnets, gateways, masquerade }));
       await route.request(...subnets.map((subnet) => addAddress(index, addressAt(subnet, gatewayNumber), subnet.prefix)), changeLink(index, { up: true }));
       if (masquerade) for (const { family } of subnets) allowForwarding(family);
+      for (const subnet of subnets) bridgeSubnets.add(subnet);
       return new Bridge(made, owner, route, filter, checked);
     } catch (error) {
       if (made) await remove(route, filter, made.index, owner);
@@ -134,6 +137,7 @@ export class Bridge implements AsyncDisposable {
     const seat = new Seat(
       {
         owner: this.#owner,
+        name: this.name,
         index: this.#index,
         subnets: this.#subnets,
         leases: this.#leases,
@@ -169,6 +173,7 @@ export class Bridge implements AsyncDisposable {
   async #delete(): Promise<void> {
     for (const seat of this.#seats) await this.leave(seat);
     await remove(this.#route, this.#filter, this.#index, this.#owner);
+    for (const subnet of this.#subnets) bridgeSubnets.delete(subnet);
     this.#hosts.clear();
     this.#route.close();
     this.#filter.close();

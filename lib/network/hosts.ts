@@ -50,6 +50,11 @@ export class Hosts {
     if (this.#peers.delete(peer) && peer.hostname !== undefined) this.#writeAll();
   }
 
+  /** Of whoever is known by that name; names of hosts are the same in capitals: RFC 1123, 2.1. */
+  addressesOf(name: string): IpAddress[] {
+    return [...this.#peers].filter(({ hostname }) => hostname?.toLowerCase() === name).flatMap(({ addresses }) => addresses);
+  }
+
   clear(): void {
     rmSync(this.#directory, { recursive: true, force: true });
   }

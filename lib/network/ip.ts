@@ -56,6 +56,9 @@ export function parseSubnet(text: string): Subnet | undefined {
   return { family, prefix, bytes: masked({ family, prefix, bytes: address.bytes }) };
 }
 
+/** RFC 4291, 2.5.6 */
+export const linkLocal: Subnet = { family: 6, bytes: Uint8Array.of(0xfe, 0x80, ...new Array<number>(14).fill(0)), prefix: 10 };
+
 export const formatSubnet = (subnet: Subnet): string => `${formatAddress(subnet)}/${subnet.prefix}`;
 
 export function maskOf(family: 4 | 6, prefix: number): Uint8Array {

@@ -5,7 +5,10 @@ import { randomInt } from 'node:crypto';
  * pair. Nobody else has it, so that what is said of it in the same breath as it is made is never said of another link.
  */
 export function linkName(kind: 'b' | 'v'): string {
-  return `cl${kind}${process.pid.toString(36)}-${randomInt(36 ** 6)
+  return `${linkPrefix(kind)}${randomInt(36 ** 6)
     .toString(36)
     .padStart(6, '0')}`;
 }
+
+/** Of all that this process has. */
+export const linkPrefix = (kind: 'b' | 'v'): string => `cl${kind}${process.pid.toString(36)}-`;

@@ -2,6 +2,7 @@ import { IsolationError } from '../errors.js';
 import { openNamespaceOf } from '../namespace/namespace.js';
 import type { Denial } from '../spawn/types.js';
 import { Egress } from './egress/egress.js';
+import type { Neighbours } from './egress/gate.js';
 import { Policy } from './egress/policy.js';
 import { InnerSockets } from './inner-sockets.js';
 import type { NetworkSettings } from './options.js';
@@ -15,15 +16,15 @@ export class ProcessNetwork {
   readonly #inside = new Inside();
   #egress: Egress | undefined;
 
-  /** Rejects with `NetworkError` ERR_CLOISTER_NETWORK: a port that cannot be had. */
-  static async open(settings: NetworkSettings): Promise<ProcessNetwork> {
+  /** Rejects with `NetworkError` ERR_CLOISTER_NETWORK: a port that cannot be had. `neighbours`: on a bridge. */
+  static async open(settings: NetworkSettings, neighbours: Neighbours): Promise<ProcessNetwork> {
     const network = new ProcessNetwork();
     try {
       for (const port of settings.ports) {
         const kind = port.protocol === 'tcp' ? TcpPort : UdpPort;
         network.#published.push(await kind.listen(port, network.#inside.sockets));
       }
-      if (settings.egress) network.#egress = new Egress(new Policy(settings.egress, settings.dns));
+      if (settings.egress) network.#egress = new Egress(new Policy(settings.egress, settings.dns), neighbours);
     } catch (error) {
       network.close();
       throw error;

@@ -1,3 +1,4 @@
+import { ownedName } from '../cgroup/owner-name.js';
 import type { NetworkError } from '../errors.js';
 import { type Bandwidth, limitReceiving, limitSending } from './bandwidth.js';
 import { allowForwarding } from './forwarding.js';
@@ -6,16 +7,19 @@ import { addressAt, contains, type IpAddress, type Subnet } from './ip.js';
 import { gatewayNumber, type Leases, macFor } from './leases.js';
 import { addAddress } from './netlink/address.js';
 import { addVeth, changeLink, deleteLink, findLink, listLinks } from './netlink/link.js';
-import { commit, deleteRule, listRules, type Table } from './netlink/nftables.js';
+import { commit, deleteRule, deleteTable, listRules, type Table } from './netlink/nftables.js';
 import { addRoute, everything } from './netlink/route.js';
 import { NetlinkSocket, type Network } from './netlink/socket.js';
 import type { PortSetting } from './options.js';
 import { linkName } from './owned-link.js';
+import { confinedRules, portFilter } from './port-filter.js';
 import { publishRules } from './publish.js';
 
 /** What seats share: their bridge. */
 export interface Shared {
   readonly owner: string;
+  /** Of the bridge. */
+  readonly name: string;
   /** Index of the bridge. */
   readonly index: number;
   readonly subnets: readonly Subnet[];
@@ -32,6 +36,8 @@ export interface SeatOptions {
   readonly mac?: string | undefined;
   readonly bandwidth?: Bandwidth | undefined;
   readonly hostname?: string | undefined;
+  /** What it sends stays in the subnet. */
+  readonly confined?: boolean | undefined;
 }
 
 /** The place of one network on a bridge: its addresses, and, once it is connected, a pair of links. */
@@ -43,6 +49,8 @@ export class Seat {
   #file: HostsFile | undefined;
   /** Our end of the pair. */
   #link: string | undefined;
+  /** Of our end, if it is confined: a packet filter of its own. */
+  readonly #portTable: Table | undefined;
   #published: readonly PortSetting[] = [];
   #connected = false;
   #released = false;
@@ -51,6 +59,7 @@ export class Seat {
     this.#shared = shared;
     this.#options = options;
     this.hostname = options.hostname;
+    this.#portTable = options.confined ? { family: 'netdev', name: ownedName() } : undefined;
     this.addresses = shared.leases.take(options.address);
   }
 
@@ -65,6 +74,11 @@ export class Seat {
     return this.#file.path;
   }
 
+  /** Of those that are on the bridge now, in lower case. */
+  addressesOf(name: string): readonly IpAddress[] {
+    return this.#shared.hosts.addressesOf(name);
+  }
+
   /** Of these, `host` is known by now. */
   publish(ports: readonly PortSetting[]): void {
     this.#published = ports;
@@ -72,7 +86,7 @@ export class Seat {
 
   /** The pair, its other end inside: with addresses, and the way out. On failure nothing is left of it. */
   async connect(network: Network): Promise<void> {
-    const { owner, index, subnets, route, hosts } = this.#shared;
+    const { owner, index, subnets, route, filter, hosts } = this.#shared;
     const { bandwidth = {}, mac = macFor(subnets[0] as Subnet, this.addresses[0] as IpAddress) } = this.#options;
     using inside = await NetlinkSocket.open('route', network);
     const names = new Set((await listLinks(inside)).map(({ name }) => name));
@@ -83,7 +97,14 @@ export class Seat {
     this.#link = pair;
     try {
       // In the same breath: what has no owner would never be found again.
-      await route.request(addVeth(pair, { name, network: network.fd, mac }), changeLink(pair, { alias: owner, master: index, up: true }));
+      const ends = addVeth(pair, { name, network: network.fd, mac });
+      const join = changeLink(pair, { alias: owner, master: index, up: true });
+      if (this.#portTable) {
+        await route.request(ends, changeLink(pair, { alias: owner }));
+        // Before the first frame.
+        await commit(filter, portFilter(this.#portTable, pair, { addresses: this.addresses, subnets, mac }));
+        await route.request(join);
+      } else await route.request(ends, join);
       const ours = await findLink(route, pair);
       this.#connected = true;
       const theirs = await findLink(inside, name);
@@ -93,8 +114,8 @@ export class Seat {
       });
       await inside.request(...addresses, changeLink(theirs.index, { up: true }), ...limitSending(theirs.index, bandwidth));
       for (const request of limitReceiving(ours.index, bandwidth)) await route.request(request);
-      // Where it is on another bridge already, that one leads out.
-      for (const subnet of subnets) {
+      // Where it is on another bridge already, that one leads out; what is confined has a way of its own: egress/interception.ts.
+      for (const subnet of this.#portTable ? [] : subnets) {
         const gateway = addressAt(subnet, gatewayNumber);
         await unlessErrno('EEXIST', inside.request(addRoute({ to: everything(subnet.family), gateway, link: theirs.index })));
       }
@@ -119,16 +140,17 @@ export class Seat {
 
   async #lead(comment: string): Promise<void> {
     const { filter, table } = this.#shared;
-    const rules = this.#published.flatMap((port) => publishRules(table, port, this.addresses, comment));
+    const published = this.#published.flatMap((port) => publishRules(table, port, this.addresses, comment));
+    const rules = this.#portTable ? [...published, ...confinedRules(table, this.#shared.name, this.addresses, comment)] : published;
     if (rules.length === 0) return;
-    for (const { family } of this.addresses) allowForwarding(family);
+    if (published.length > 0) for (const { family } of this.addresses) allowForwarding(family);
     await commit(filter, rules);
   }
 
   /** It goes with the network, too: then it is gone already. */
   async #disconnect(): Promise<void> {
     if (this.#link === undefined) return;
-    if (this.#published.length > 0) {
+    if (this.#published.length > 0 || this.#portTable) {
       const { filter, table } = this.#shared;
       const rules = (await listRules(filter, table)).filter(({ comment }) => comment === this.#link);
       await commit(
@@ -137,6 +159,8 @@ export class Seat {
       );
     }
     await unlessErrno('ENODEV', this.#shared.route.request(deleteLink(this.#link)));
+    // After the link: nobody is on the bridge without it.
+    if (this.#portTable) await unlessErrno('ENOENT', commit(this.#shared.filter, [deleteTable(this.#portTable)]));
   }
 }
 

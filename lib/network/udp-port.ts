@@ -4,28 +4,17 @@ import { isIPv6 } from 'node:net';
 import { native } from '../native.js';
 import * as k from '../plan/constants.js';
 import { endpointText } from './address.js';
+import { Flows } from './flows.js';
 import type { InnerSockets } from './inner-sockets.js';
 import type { PortSetting } from './options.js';
 import { portError } from './tcp-port.js';
-
-/** Peers that are remembered; the one that has been silent longest makes room. */
-const most = 1024;
-/** As conntrack has it for a stream of datagrams: nf_conntrack_udp_timeout_stream. */
-const silence = 120_000;
-
-interface Peer {
-  readonly socket: Promise<dgram.Socket>;
-  heard: number;
-}
 
 /** A UDP port of the host; each peer has a socket of its own inside, so that answers find their way. */
 export class UdpPort {
   readonly #socket: dgram.Socket;
   readonly #guest: number;
   readonly #inside: Promise<InnerSockets>;
-  /** The one that was heard last is the last. */
-  readonly #peers = new Map<string, Peer>();
-  readonly #sweep: NodeJS.Timeout;
+  readonly #peers = new Flows<Promise<dgram.Socket>>(end);
 
   private constructor(socket: dgram.Socket, guest: number, inside: Promise<InnerSockets>) {
     this.#socket = socket;
@@ -34,7 +23,6 @@ export class UdpPort {
     socket.on('message', (message, from) => this.#receive(message, from));
     // What could not be delivered to a peer (ECONNREFUSED by ICMP) is lost, as datagrams are.
     socket.on('error', () => {});
-    this.#sweep = setInterval(() => this.#forget(performance.now() - silence), silence / 2).unref();
   }
 
   static async listen({ address, host, guest }: PortSetting, inside: Promise<InnerSockets>): Promise<UdpPort> {
@@ -56,20 +44,14 @@ export class UdpPort {
   }
 
   close(): void {
-    clearInterval(this.#sweep);
     this.#socket.close();
-    for (const peer of this.#peers.values()) end(peer);
-    this.#peers.clear();
+    this.#peers.close();
   }
 
   #receive(message: Buffer, { address, port }: dgram.RemoteInfo): void {
     const name = endpointText(address, port);
-    const peer = this.#peers.get(name) ?? { socket: this.#open(address, port), heard: 0 };
-    peer.heard = performance.now();
-    this.#peers.delete(name);
-    this.#peers.set(name, peer);
-    if (this.#peers.size > most) this.#forgetFirst();
-    peer.socket.then(
+    const peer = this.#peers.heard(name, () => this.#open(address, port));
+    peer.then(
       (socket) => {
         try {
           socket.send(message, this.#guest, '127.0.0.1');
@@ -78,7 +60,7 @@ export class UdpPort {
         }
       },
       // Another datagram may have more luck.
-      () => this.#peers.get(name) === peer && this.#peers.delete(name),
+      () => this.#peers.drop(name, peer),
     );
   }
 
@@ -97,24 +79,10 @@ export class UdpPort {
     socket.unref();
     return socket;
   }
-
-  #forget(before: number): void {
-    for (const { heard } of this.#peers.values()) {
-      if (heard > before) return;
-      this.#forgetFirst();
-    }
-  }
-
-  #forgetFirst(): void {
-    const [first] = this.#peers;
-    if (!first) return;
-    this.#peers.delete(first[0]);
-    end(first[1]);
-  }
 }
 
-function end({ socket }: Peer): void {
-  socket.then(
+function end(peer: Promise<dgram.Socket>): void {
+  peer.then(
     (open) => open.close(),
     () => {},
   );

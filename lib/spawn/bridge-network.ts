@@ -5,6 +5,7 @@ import { IsolationError } from '../errors.js';
 import { checked, native } from '../native.js';
 import type { Bridge } from '../network/bridge.js';
 import { resolvConf } from '../network/hosts.js';
+import { type IpAddress, parseAddress } from '../network/ip.js';
 import type { Seat } from '../network/seat.js';
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
@@ -32,13 +33,15 @@ export class BridgeNetwork {
   readonly channel: NetworkChannel;
   readonly mounts: readonly MountSetting[];
   readonly #bridge: Bridge;
+  readonly #names: Readonly<Record<string, string>>;
   #ours: number;
   #watched: number;
   #watcher: NativeWatcher | undefined;
   #connecting: Promise<void> = Promise.resolve();
 
-  private constructor(bridge: Bridge, seat: Seat, mounts: readonly MountSetting[]) {
+  private constructor(bridge: Bridge, seat: Seat, mounts: readonly MountSetting[], names: Readonly<Record<string, string>>) {
     this.#bridge = bridge;
+    this.#names = names;
     this.seat = seat;
     this.mounts = mounts;
     const [ours, theirs] = checked(native().socketPair(), 'socketpair', 'connect the network') as [number, number];
@@ -51,11 +54,17 @@ export class BridgeNetwork {
   static async for(settings: Settings, { bridge, seat: options, dns }: BridgeSetting): Promise<BridgeNetwork> {
     const seat = await bridge.seat(options);
     try {
-      return new BridgeNetwork(bridge, seat, settings.namespaces.mount === 'new' ? filesOf(settings, bridge, seat, dns) : []);
+      return new BridgeNetwork(bridge, seat, settings.namespaces.mount === 'new' ? filesOf(settings, bridge, seat, dns) : [], dns);
     } catch (error) {
       await bridge.leave(seat);
       throw error;
     }
+  }
+
+  /** What /etc/hosts says, for who asks otherwise. */
+  neighbours(name: string): readonly IpAddress[] {
+    const own = Object.entries(this.#names).flatMap(([key, address]) => (key.toLowerCase() === name ? [parseAddress(address) as IpAddress] : []));
+    return own.length > 0 ? own : this.seat.addressesOf(name);
   }
 
   /** From now on the child is waited for. `failed`: it waits for ever, and has to be killed. */

@@ -2,7 +2,8 @@ import { optionError } from '../errors.js';
 import { Namespace } from '../namespace/namespace.js';
 import { Bridge } from '../network/bridge.js';
 import { type AttachOptions, seatOptions } from '../network/bridge-options.js';
-import { parseAddress } from '../network/ip.js';
+import { standInRanges } from '../network/egress/inside-addresses.js';
+import { contains, formatSubnet, overlap, parseAddress } from '../network/ip.js';
 import type { NetworkOptions } from '../network/types.js';
 import type { NamespaceChoice } from './settings.js';
 import type { SpawnOptions } from './types.js';
@@ -22,7 +23,8 @@ const isOnBridge = (network: SpawnOptions['network']): network is NetworkOptions
 /** What is left for who knows of no bridge. */
 export function withoutBridge(network: SpawnOptions['network']): SpawnOptions['network'] {
   if (isOnBridge(network)) {
-    const { ports } = network;
+    const { ports, egress, dns } = network;
+    if (egress !== undefined) return { ...(ports === undefined ? {} : { ports }), egress, ...(dns === undefined ? {} : { dns: split(network).outside }) };
     return ports === undefined ? 'none' : { ports };
   }
   if (typeof network !== 'object' || network === null || network instanceof Namespace || Array.isArray(network)) return network;
@@ -40,12 +42,32 @@ export function bridgeOf(options: SpawnOptions, namespaces: { readonly net: Name
   if (!(bridge instanceof Bridge)) throw optionError('network.bridge', 'a Bridge', bridge);
   if (namespaces.net !== 'new') throw optionError('network.bridge', "nothing when namespaces.net is not 'new'", bridge);
   if (detached) throw optionError('detached', 'false with a bridge, which goes with this process', detached);
-  if (egress !== undefined) throw optionError('network.egress', 'nothing with a bridge in this version: what leaves the subnet is not filtered yet', egress);
-  if (dns !== undefined && namespaces.mount !== 'new')
+  const meant = egress === undefined ? undefined : bridge.subnets.find((subnet) => overlap(subnet, standInRanges[subnet.family]));
+  if (meant) throw optionError('network.egress', `a bridge without addresses that stand for names, as ${formatSubnet(meant)} has`, egress);
+  const names = egress === undefined ? dns : split(network).neighbours;
+  if (names !== undefined && namespaces.mount !== 'new')
     throw optionError('network.dns', "nothing when namespaces.mount is not 'new': there is no /etc/hosts to write", dns);
   const seat = seatOptions({ address, mac, bandwidth }, 'network.', bridge);
+  if (seat.bandwidth !== undefined && egress !== undefined)
+    throw optionError('network.bandwidth', 'nothing with egress in this version: what leaves by way of this process is not shaped', bandwidth);
   if (seat.bandwidth !== undefined) checkLimitIsKept(options);
-  return { bridge, seat: { ...seat, hostname }, dns: dns === undefined ? {} : dnsOf(dns) };
+  return { bridge, seat: { ...seat, hostname, confined: egress !== undefined }, dns: names === undefined ? {} : dnsOf(names) };
+}
+
+/** Where egress is decided, `dns` says where names lead: those of neighbours into the subnet, which is not decided about. */
+function split({ bridge, dns }: NetworkOptions): { readonly neighbours: Record<string, string> | undefined; readonly outside: Record<string, string> } {
+  // What is wrong with it is said by who takes it.
+  if (!(bridge instanceof Bridge) || dns === null || typeof dns !== 'object') return { neighbours: undefined, outside: dns as never };
+  const isNeighbour = ([, value]: [string, unknown]): boolean => {
+    const address = typeof value === 'string' ? parseAddress(value) : undefined;
+    return address !== undefined && bridge.subnets.some((subnet) => contains(subnet, address));
+  };
+  const entries = Object.entries(dns);
+  const neighbours = entries.filter(isNeighbour);
+  return {
+    neighbours: neighbours.length === 0 ? undefined : Object.fromEntries(neighbours),
+    outside: Object.fromEntries(entries.filter((entry) => !isNeighbour(entry))),
+  };
 }
 
 /** What a sandbox sends is shaped at its own end of the pair, which whoever may configure its network could undo. */

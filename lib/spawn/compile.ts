@@ -202,7 +202,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   }
   if (settings.tty && !pts) pts = openDirectory(plan.label('open the terminal', '/dev'), cwd, '/dev');
   if (namespaces.net === 'new' && !plan.netSlot) bringUpLoopback(plan);
-  if (egress) intercept(plan, egress);
+  if (egress) intercept(plan, egress, settings.bridge?.bridge.subnets);
   if (network) awaitNetwork(plan, network.socket);
   nameHost(plan, settings);
   const terminal =

@@ -80,7 +80,7 @@ export async function prepare(
     const root = await ownRoot(possible, releases);
     const withRoot = root ? { ...possible, rootfs: root } : possible;
     const settings = bridge ? { ...withRoot, mounts: [...bridge.mounts, ...withRoot.mounts] } : withRoot;
-    const found = await findAll(settings, releases, given, whole, fallback);
+    const found = await findAll(settings, releases, given, whole, fallback, bridge);
     bridge?.seat.publish((settings.network?.ports ?? []).map((port, index) => ({ ...port, host: found.network?.ports[index]?.host ?? port.host })));
     const init = settings.init || needsInit(settings, found.ids) ? openInit(settings.stdio.length + 4) : undefined;
     if (init) given.push(...Object.values(init.child), ...Object.values(init.ours));
@@ -164,7 +164,14 @@ interface Found {
   readonly egressChannel: number | undefined;
 }
 
-async function findAll(settings: Settings, releases: (() => void)[], given: number[], whole: boolean, fallback: Fallback | undefined): Promise<Found> {
+async function findAll(
+  settings: Settings,
+  releases: (() => void)[],
+  given: number[],
+  whole: boolean,
+  fallback: Fallback | undefined,
+  bridge: BridgeNetwork | undefined,
+): Promise<Found> {
   const landlock = settings.landlock && rulesetFor(settings.landlock, landlockAbi(), fallback && { bestEffort: true, ...fallback });
   for (const name of landlock?.missing ?? []) fallback?.missing.push(`landlock.${name}`);
   const mounted = settings.mounts.flatMap((mount) => (mount.type === 'overlay' && 'source' in mount ? [mount.source] : []));
@@ -201,7 +208,7 @@ async function findAll(settings: Settings, releases: (() => void)[], given: numb
     bindUserns.set(mount, fd);
   }
   const group = settings.cgroup && (await groupOf(settings, fallback));
-  const network = settings.network && !whole ? await ProcessNetwork.open(settings.network) : undefined;
+  const network = settings.network && !whole ? await ProcessNetwork.open(settings.network, (name) => bridge?.neighbours(name) ?? []) : undefined;
   if (network) releases.push(() => network.close());
   // A plan that will not run has no way out to be opened.
   const egressChannel = settings.network?.egress && (network?.channel ?? checked(native().openFile('/dev/null'), 'open', 'make the way out'));

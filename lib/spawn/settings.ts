@@ -147,6 +147,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
   check.onlyKeys(options, '', optionNames);
   const network = networkOf(withoutBridge(options.network));
   const namespaces = namespacesOf(options);
+  const bridge = bridgeOf(options, namespaces);
   const timeOffsets = options.timeOffsets === undefined ? undefined : timeOffsetsOf(options.timeOffsets);
   const tty = ttyOf(options.tty);
   const stdio = stdioOf(options.stdio, tty !== undefined);
@@ -185,7 +186,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     rootfs,
     image,
     readonly: options.readonly === undefined ? false : check.flag(options.readonly, 'readonly'),
-    mounts: network?.egress && namespaces.mount === 'new' ? [...mounts, ...nameFiles(mounts, options.hostname)] : mounts,
+    mounts: network?.egress && namespaces.mount === 'new' ? [...mounts, ...nameFiles(mounts, options.hostname, bridge !== undefined)] : mounts,
     cwd: options.cwd === undefined ? ofImage?.cwd : check.absolutePath(options.cwd, 'cwd'),
     env: envOf(options.env, user, ofImage?.env),
     homeOfUser: typeof user === 'string' && !Object.hasOwn(options.env ?? {}, 'HOME') && !Object.hasOwn(ofImage?.env ?? {}, 'HOME'),
@@ -194,7 +195,7 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     namespaces,
     idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
     timeOffsets,
-    bridge: bridgeOf(options, namespaces),
+    bridge,
     network,
     cgroup: cgroupOf(options),
     cpuTimeLimit: options.cpuTimeLimit === undefined ? undefined : check.milliseconds(options.cpuTimeLimit, 'cpuTimeLimit'),

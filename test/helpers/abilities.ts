@@ -1,7 +1,7 @@
 /** What this machine, and the user that we are, can do: each tried, not guessed. */
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmdirSync } from 'node:fs';
-import { availableParallelism, userInfo } from 'node:os';
+import { availableParallelism, hostname, userInfo } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { fixture } from './fixtures.js';
 import { askHostNow } from './host.js';
@@ -246,6 +246,12 @@ const plain = {
   netem,
   /** For what is said where it is missing. */
   'no-netem': () => (netem() === undefined ? 'it is here' : undefined),
+  /** The name of this host is one that leads somewhere: gethostname(2), getaddrinfo(3). */
+  'own-name': () => {
+    if (!/^[a-z0-9.-]+$/.test(hostname())) return `${hostname()} is no name of a host`;
+    const { status } = spawnSync(process.execPath, ['-e', "require('node:dns').lookup(require('node:os').hostname(), (error) => process.exit(error ? 1 : 0))"]);
+    return status === 0 ? undefined : `${hostname()} leads nowhere`;
+  },
   /** A machine that has nothing else to do: only a lane's name says that. */
   'steady-rates': () => ((process.env['CLOISTER_LANE'] ?? '').split(',').includes('steady-rates') ? undefined : 'no lane says so'),
   'two-cpus': () => (availableParallelism() > 1 ? undefined : 'only one CPU is ours'),

@@ -9,7 +9,8 @@ const prologue = `
   import { Bridge, Namespace, reap, runIsolated, spawnIsolated } from 'cloister';
   const mounts = [{ type: 'bind', source: ${JSON.stringify(fixturesDirectory())}, target: '/probe', readonly: true }];
   const words = (questions) => questions.flatMap((question, index) => [...(index > 0 ? ['--'] : []), ...question.map(String)]);
-  const ip = (...args) => JSON.parse(execFileSync('ip', ['-j', ...args], { encoding: 'utf8' }) || '[]');
+  // Links that come and go meanwhile make it say so.
+  const ip = (...args) => JSON.parse(execFileSync('ip', ['-j', ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }) || '[]');
   const run = (command, ...args) => execFileSync(command, args, { encoding: 'utf8' });
   const ask = async (questions, options) => {
     const { stdout, stderr, exitCode } = await runIsolated('/probe/probe', words(questions), { mounts, ...options });

@@ -68,7 +68,7 @@ describeNeeding(['root', 'program:ip', 'program:nft', 'program:unshare'])('three
         attached, shown: shown[0].addr_info.filter(({ scope }) => scope === 'global').map(({ local, prefixlen }) => local + '/' + prefixlen),
         routes: routes.filter(({ dst }) => dst === 'default').map(({ gateway, dev }) => [gateway, dev]),
         forwarding: run('sysctl', '-n', 'net.ipv4.ip_forward', 'net.ipv6.conf.all.forwarding').split('\\n').slice(0, 2),
-        rules: run('nft', 'list', 'ruleset').replace(/cloister-[^ ]+/, 'OWNER'),
+        rules: run('nft', 'list', 'ruleset').replace(/cloister-[^ ]+/, 'OWNER').replace(/clv[0-9a-z]+-/, 'clvPID-'),
       });
     `);
     expect(seen).toMatchInlineSnapshot(`
@@ -154,7 +154,10 @@ describeNeeding(['root', 'program:ip', 'program:nft', 'program:unshare'])('three
 
       	chain input {
       		type filter hook input priority filter; policy accept;
+      		iifname "clvPID-*" drop
       		iifname != "red" accept
+      		icmpv6 type nd-router-advert drop
+      		icmpv6 type nd-redirect drop
       		ct state established,related accept
       		meta l4proto icmp accept
       		meta l4proto ipv6-icmp accept
@@ -463,6 +466,71 @@ describeNeeding(['root', 'program:ip', 'program:unshare'])('a bridge', () => {
         "more": 0,
         "refused": "NetworkError ERR_CLOISTER_NETWORK ENOENT: shape the traffic netem (sendmsg): this kernel has no netem
         It is the module sch_netem (CONFIG_NET_SCH_NETEM): on Debian and Ubuntu in the kernel's own package, on Fedora in kernel-modules-extra.",
+      }
+    `);
+  });
+
+  test('where IPv6 is turned off: of IPv4 alone it works, and of IPv6 it is told why not', async () => {
+    const seen = await onHost(`
+      const tcp = (address) => ['connect-tcp', address, 8080, '?'];
+      const heard = (answers) => answers.map(({ errno, received }) => received ?? errno);
+      const off = { 'net.ipv6.conf.all.disable_ipv6': '1' };
+      run('sysctl', '-qw', 'net.ipv6.conf.all.disable_ipv6=1');
+      const refused = [await refusal(Bridge.create({ subnet: ['10.21.0.0/24', 'fd21::/64'] }))];
+      const left = [ip('link').map(({ ifname }) => ifname), run('nft', 'list', 'tables')];
+      const bridge = await Bridge.create({ subnet: '10.21.0.0/24', masquerade: true });
+      const ports = [{ host: 7001, guest: 8080, address: '0.0.0.0' }];
+      await serve('one', { hostname: 'one', network: { bridge, ports } });
+      await serve('off', { network: { bridge }, sysctl: off }, '0.0.0.0');
+      const questions = [tcp('10.21.0.2'), tcp('10.21.0.3'), tcp('192.0.2.1'), tcp('2001:db8::1')];
+      const egress = ({ address }) => address !== '192.0.2.1' && { host: '127.0.0.1', port: 7001 };
+      const open = heard(await ask(questions, { network: { bridge } }));
+      // Inside there is IPv6, as nobody has turned it off there; what leaves, does so by IPv4.
+      const decided = heard(await ask(questions, { network: { bridge, egress } }));
+      const alone = heard(await ask(questions.slice(2), { network: { egress } }));
+      const inside = heard(await ask(questions, { network: { bridge, egress }, sysctl: off }));
+      run('sysctl', '-qw', 'net.ipv6.conf.all.disable_ipv6=0');
+      const both = await Bridge.create({ subnet: ['10.22.0.0/24', 'fd22::/64'] });
+      refused.push(await refusal(ask(questions, { network: { bridge: both }, sysctl: off })));
+      tell({ refused, left, open, decided, alone, inside, here: await hear(7001, '127.0.0.1') });
+    `);
+    expect(seen).toMatchInlineSnapshot(`
+      {
+        "alone": [
+          "ECONNRESET",
+          "one",
+        ],
+        "decided": [
+          "one",
+          "off",
+          "ECONNRESET",
+          "one",
+        ],
+        "here": "one",
+        "inside": [
+          "one",
+          "off",
+          "ECONNRESET",
+          "EADDRNOTAVAIL",
+        ],
+        "left": [
+          [
+            "lo",
+          ],
+          "",
+        ],
+        "open": [
+          "one",
+          "off",
+          "ENETUNREACH",
+          "ENETUNREACH",
+        ],
+        "refused": [
+          "NetworkError ERR_CLOISTER_NETWORK EACCES: give the link an address fd21::1/64 (sendmsg): IPv6 is turned off in this network
+        Give the bridge a subnet of IPv4 alone, or turn it on: net.ipv6.conf.all.disable_ipv6 and net.ipv6.conf.default.disable_ipv6 are 0 then, on the host and by \`sysctl\` of the spawn.",
+          "NetworkError ERR_CLOISTER_NETWORK EACCES: give the link an address fd22::2/64 (sendmsg): IPv6 is turned off in this network
+        Give the bridge a subnet of IPv4 alone, or turn it on: net.ipv6.conf.all.disable_ipv6 and net.ipv6.conf.default.disable_ipv6 are 0 then, on the host and by \`sysctl\` of the spawn.",
+        ],
       }
     `);
   });

@@ -206,6 +206,54 @@ describe('a function', () => {
   });
 });
 
+describe('datagrams to a name', () => {
+  /** By UDP alone, as QUIC is: the name is asked for, and what is sent to its address is meant for it. */
+  const script = (port: number): string => `
+import socket
+for family in (socket.AF_INET, socket.AF_INET6):
+    for name in ('quic.example', 'other.example'):
+        try: address = socket.getaddrinfo(name, ${port}, family, socket.SOCK_DGRAM)[0][4]
+        except OSError: print(name, 'no name'); continue
+        s = socket.socket(family, socket.SOCK_DGRAM)
+        s.settimeout(20)
+        s.connect(address)
+        s.send(b'hello')
+        try: print(name, s.recv(100).decode())
+        except ConnectionRefusedError: print(name, 'refused')
+`;
+
+  testNeeding(['python3'])('are asked about with it, go where it leads, and are answered from its stand-in', async () => {
+    const echo = dgram.createSocket('udp4').bind(0, '127.0.0.1');
+    await once(echo, 'listening');
+    echo.on('message', (message, { port, address }) => echo.send(`${message}!`, port, address));
+    const asked: EgressRequest[] = [];
+    const { stdout, stderr, denied } = await runTelling('python3', ['-c', script(echo.address().port)], {
+      network: {
+        dns: { ...local('quic.example'), ...local('other.example') },
+        egress: (request) => {
+          asked.push(request);
+          return request.hostname === 'quic.example';
+        },
+      },
+    });
+    const { port } = echo.address();
+    echo.close();
+    expect([stdout, stderr]).toEqual(['quic.example hello!\nother.example refused\n'.repeat(2), '']);
+    expect(asked.map(({ protocol, hostname, port: to, address }) => [protocol, hostname, to, net.isIP(address)])).toEqual(
+      [4, 6].flatMap((family) => ['quic.example', 'other.example'].map((name) => ['udp', name, port, family])),
+    );
+    expect(denied.map(({ kind, hostname }) => [kind, hostname])).toEqual(Array(2).fill(['egress', 'other.example']));
+  });
+
+  testNeeding(['python3'])('of a list are denied, and told by the name', async () => {
+    const { stdout, denied } = await runTelling('python3', ['-c', script(443)], {
+      network: { dns: local('quic.example'), egress: { allow: ['quic.example'] } },
+    });
+    expect(stdout).toBe('quic.example refused\nother.example no name\n'.repeat(2));
+    expect(denied.filter(({ kind }) => kind === 'egress').map(({ hostname, port }) => [hostname, port])).toEqual(Array(2).fill(['quic.example', 443]));
+  });
+});
+
 const connections = repeats(1000);
 testNeeding(['python3'])(
   `${connections} connections at once, and nothing is lost`,

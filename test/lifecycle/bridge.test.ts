@@ -24,7 +24,7 @@ describeNeeding(['root', 'program:ip', 'program:nft', 'program:unshare', 'progra
   test('links, tables, sockets, files and descriptors are what they were', { timeout: 120_000 }, async () => {
     const seen = await onHost<{ before: object; during: object; after: object; between: [object, object][] }>(
       `${count}
-      const once = async (bridge, n) => ask([['interfaces']], { hostname: 'box' + n, network: { bridge, ports: [{ host: 0, guest: 80, address: '0.0.0.0' }] } });
+      const once = async (bridge, n) => ask([['interfaces']], { hostname: 'box' + n, network: { bridge, ports: [{ host: 0, guest: 80, address: '0.0.0.0' }], ...(n % 2 ? { egress: 'deny' } : {}) } });
       // What is made once, and kept.
       const warm = await Bridge.create({ subnet: '10.30.0.0/24' });
       await Promise.all([1, 2, 3, 4, 5].map((n) => once(warm, n)));
@@ -38,6 +38,7 @@ describeNeeding(['root', 'program:ip', 'program:nft', 'program:unshare', 'progra
         for (let batch = 0; batch < 5; batch++) await Promise.all([1, 2, 3, 4, 5].map((n) => once(bridge, n)));
         // What fails on its way leaves as little.
         await refusal(runIsolated('/no/such/program', [], { network: { bridge } }));
+        await refusal(runIsolated('/no/such/program', [], { network: { bridge, egress: 'deny' } }));
         await refusal(runIsolated('true', [], { network: { bridge, bandwidth: { delayMs: 5, egressBps: 1000 } }, rootfs: '/no/such/directory' }));
         const now = counts();
         // A bridge that has had its first port has one more address, of the link itself.
@@ -65,7 +66,7 @@ describeNeeding(['root', 'program:ip', 'program:nft', 'program:unshare'])('a hos
       const unnamed = await Bridge.create({ subnet: '10.32.0.0/24' });
       // What is held by somebody else, and outlives this one.
       await bridge.attach(await Namespace.open(process.argv[1], 'net'));
-      const box = spawnIsolated('sleep', ['1000'], { hostname: 'box', network: { bridge: unnamed, ports: [{ host: 0, guest: 80, address: '0.0.0.0' }] } });
+      const box = spawnIsolated('sleep', ['1000'], { hostname: 'box', network: { bridge: unnamed, egress: 'deny', ports: [{ host: 0, guest: 80, address: '0.0.0.0' }] } });
       await box.spawned;
       console.log('ready');
       setInterval(() => {}, 1000);
@@ -82,8 +83,8 @@ describeNeeding(['root', 'program:ip', 'program:nft', 'program:unshare'])('a hos
   ])('%s', async (_, next) => {
     const seen = await onHost<{ left: object; ours: { kind: string }[]; after: unknown }>(`${killed} ${next}
       tell({ left, ours, after: { links: ip('link').map(({ ifname }) => ifname), tables: run('nft', 'list', 'tables'), names: namesOf(other.pid) } });`);
-    // Two bridges and the end of a pair; that of the sandbox, which dies with its host, may still be there.
-    expect(seen.left).toMatchObject({ tables: 2, names: 1 });
+    // Two bridges and the end of a pair; that of the sandbox, which dies with its host, may still be there. Its filter is.
+    expect(seen.left).toMatchObject({ tables: 3, names: 1 });
     expect(seen.after).toEqual({ links: ['lo'], tables: '', names: [] });
     expect(new Set(seen.ours.map(({ kind }) => kind))).toEqual(new Set(next.includes('reap') ? ['link', 'packet filter', 'names'] : []));
   });

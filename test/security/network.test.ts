@@ -1,12 +1,13 @@
 // Ways out that are tried from inside. A server of ours stands for what must not be reached: it hears nothing. Every denial is told.
-import { lookup } from 'node:dns/promises';
 import type * as net from 'node:net';
 import { hostname } from 'node:os';
 import { type Denial, spawnIsolated } from 'cloister';
 import { describe, expect, test } from 'vitest';
+import { bridgeSubnets } from '../../lib/network/bridge-subnets.js';
 import { AllowList } from '../../lib/network/egress/allow-list.js';
 import { addressesOf } from '../../lib/network/egress/outside.js';
 import { Policy } from '../../lib/network/egress/policy.js';
+import { parseSubnet, type Subnet } from '../../lib/network/ip.js';
 import { testNeeding } from '../helpers/lane.js';
 import { ask, startProbe } from '../helpers/probe.js';
 import { portOf, runTelling, tcpServer } from '../helpers/world.js';
@@ -147,11 +148,15 @@ print(sorted(codes))
     expect((await addressesOf('localhost', 80, policy('localhost', '127.0.0.0/8', '::1')))[0]).toMatch(/^(127\.0\.0\.1|::1)$/);
     for (const address of ['127.9.9.9', '0.0.0.0', '169.254.169.254', '::1', '::ffff:127.0.0.1', 'fe80::1', 'fd00:ec2::254'])
       await expect(addressesOf(address, 80, policy('x'))).rejects.toMatchObject({ address });
+    // Nor to a bridge: only this host reaches it.
+    const subnet = parseSubnet('203.0.113.0/24') as Subnet;
+    expect(await addressesOf('203.0.113.9', 80, policy('x'))).toEqual(['203.0.113.9']);
+    bridgeSubnets.add(subnet);
+    await expect(addressesOf('203.0.113.9', 80, policy('x'))).rejects.toMatchObject({ address: '203.0.113.9' });
+    bridgeSubnets.delete(subnet);
   });
 
-  test("the host's own name, allowed, does not lead to the host", async (context) => {
-    const own = await lookup(hostname()).catch(() => undefined);
-    if (!own || !/^[a-z0-9.-]+$/.test(hostname())) context.skip('this host does not know its own name');
+  testNeeding(['own-name'])("the host's own name, allowed, does not lead to the host", async () => {
     await using secret = await forbidden();
     const { denied } = await runTelling('bash', ['-c', `exec 3<>/dev/tcp/own.example/${secret.port}; read -u 3 line`], {
       network: { egress: () => ({ port: secret.port }) },

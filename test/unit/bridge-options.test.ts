@@ -98,6 +98,8 @@ describe('refused, with what it takes', () => {
   test('by a spawn', () => {
     const fake = Object.assign(Object.create(Bridge.prototype), {}) as Bridge;
     Object.defineProperty(fake, 'subnets', { value: bridge.subnets });
+    const meant = Object.create(Bridge.prototype) as Bridge;
+    Object.defineProperty(meant, 'subnets', { value: [parseSubnet('198.18.0.0/24')] });
     const spawn = (options: object): string => message(() => settingsOf('true', [], options));
     expect([
       spawn({ network: { bridge: {} } }),
@@ -105,7 +107,11 @@ describe('refused, with what it takes', () => {
       spawn({ network: { bandwidth: {} } }),
       spawn({ network: { bridge: fake }, namespaces: { net: 'host' } }),
       spawn({ network: { bridge: fake }, detached: true }),
-      spawn({ network: { bridge: fake, egress: 'deny' } }),
+      spawn({ network: { bridge: meant, egress: 'deny' } }),
+      spawn({ network: { bridge: fake, egress: 'deny', bandwidth: { egressBps: 1e6 } } }),
+      spawn({ network: { bridge: fake, egress: 'deny', dns: { a: 'b' } } }),
+      spawn({ network: { bridge: fake, egress: 'deny', dns: { 'a b': '10.9.0.2' } } }),
+      spawn({ network: { bridge: fake, egress: 'deny', dns: { near: '10.9.0.2', far: '192.0.2.1' } } }),
       spawn({ network: { bridge: fake, dns: { a: 'b' } } }),
       spawn({ network: { bridge: fake, dns: { 'a b': '10.9.0.2' } } }),
       spawn({ network: { bridge: fake, dns: {} }, namespaces: { mount: 'host' } }),
@@ -119,7 +125,11 @@ describe('refused, with what it takes', () => {
         "option 'network.bandwidth' takes nothing without \`bridge\`; got an instance of Object",
         "option 'network' takes the same as namespaces.net, if both are given; got an instance of Object",
         "option 'detached' takes false with a bridge, which goes with this process; got true",
-        "option 'network.egress' takes nothing with a bridge in this version: what leaves the subnet is not filtered yet; got "deny"",
+        "option 'network.egress' takes a bridge without addresses that stand for names, as 198.18.0.0/24 has; got "deny"",
+        "option 'network.bandwidth' takes nothing with egress in this version: what leaves by way of this process is not shaped; got an instance of Object",
+        "option 'network.dns.a' takes an IPv4 or IPv6 address, or 'localhost'; got "b"",
+        "option 'network.dns' takes names of letters, digits, dots, dashes and underscores; got "a b"",
+        "accepted",
         "option 'network.dns.a' takes an IPv4 or IPv6 address; got "b"",
         "option 'network.dns' takes names of letters, digits, dots, dashes and underscores; got "a b"",
         "option 'network.dns' takes nothing when namespaces.mount is not 'new': there is no /etc/hosts to write; got an instance of Object",

@@ -20,7 +20,8 @@ export interface Question {
 
 const classInternet = 1;
 const headerBytes = 12;
-const seconds = 300;
+/** What a stand-in stands for does not change. */
+const forLong = 300;
 
 /** undefined: not to be answered at all, as an answer to an answer would be. A number: to be answered with this code. */
 export function parseQuestion(message: Buffer): Question | { readonly id: number; readonly code: number } | undefined {
@@ -55,7 +56,7 @@ export function refusalOf(id: number, code: number): Buffer {
   return message;
 }
 
-export function answerTo({ id, recursion, section, extended }: Question, code: number, address?: IpAddress): Buffer {
+export function answerTo({ id, recursion, section, extended }: Question, code: number, address?: IpAddress, seconds = forLong): Buffer {
   const header = refusalOf(id, code);
   if (recursion) header.writeUInt16BE(header.readUInt16BE(2) | 0x0100, 2);
   header.writeUInt16BE(1, 4);

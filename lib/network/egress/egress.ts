@@ -1,6 +1,6 @@
 import { checked, native } from '../../native.js';
 import type { Denial } from '../../spawn/types.js';
-import { Gate } from './gate.js';
+import { Gate, type Neighbours } from './gate.js';
 import { sockets } from './interception.js';
 import type { Policy } from './policy.js';
 import { TcpWay } from './tcp-way.js';
@@ -10,14 +10,16 @@ import { Who } from './who.js';
 /** The ways out of one sandbox, which all lead through this process. */
 export class Egress {
   readonly #policy: Policy;
+  readonly #neighbours: Neighbours;
   /** Until the child has sent what it has opened. */
   #channel: number;
   /** For the plan, which takes it. */
   readonly theirs: number;
   readonly #ways: { close(): void }[] = [];
 
-  constructor(policy: Policy) {
+  constructor(policy: Policy, neighbours: Neighbours) {
     this.#policy = policy;
+    this.#neighbours = neighbours;
     [this.#channel, this.theirs] = checked(native().socketPair(), 'socketpair', 'make the way out') as [number, number];
   }
 
@@ -27,7 +29,7 @@ export class Egress {
     this.#closeChannel();
     if (diagnosis === undefined) return;
     const who = new Who(diagnosis, root);
-    const gate = new Gate(this.#policy, who, tell);
+    const gate = new Gate(this.#policy, this.#neighbours, who, tell);
     this.#ways.push(who);
     for (let at = 0; at + 2 < fds.length; at += 3) {
       const [tcp, udp, raw] = fds.slice(at, at + 3) as [number, number, number];

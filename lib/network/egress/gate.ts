@@ -1,4 +1,5 @@
 import type { Denial } from '../../spawn/types.js';
+import type { IpAddress } from '../ip.js';
 import type { EgressRequest } from '../types.js';
 import { answerTo, codes, parseQuestion, refusalOf, types } from './dns-message.js';
 import { isStandIn } from './inside-addresses.js';
@@ -8,15 +9,20 @@ import type { Flow, Who } from './who.js';
 
 export type Asked = Flow;
 
+/** Addresses of those that are reached without being decided about, by their name in lower case. */
+export type Neighbours = (name: string) => readonly IpAddress[];
+
 /** What the ways out of one sandbox have in common: its policy, the names it has asked for, and who hears of denials. */
 export class Gate {
   readonly policy: Policy;
   readonly #names = new StandIns();
+  readonly #neighbours: Neighbours;
   readonly #tell: (denial: Denial) => void;
   readonly #who: Who;
 
-  constructor(policy: Policy, who: Who, tell: (denial: Denial) => void) {
+  constructor(policy: Policy, neighbours: Neighbours, who: Who, tell: (denial: Denial) => void) {
     this.policy = policy;
+    this.#neighbours = neighbours;
     this.#who = who;
     this.#tell = tell;
   }
@@ -61,6 +67,15 @@ export class Gate {
     const family = type === types.a ? 4 : type === types.aaaa ? 6 : undefined;
     // RFC 6761, 6.3
     if (name === 'localhost' || name.endsWith('.localhost')) return answerTo(question, codes.noError, family && loopback[family]);
+    const near = this.#neighbours(name);
+    // They come and go, and their addresses are others' then.
+    if (near.length > 0)
+      return answerTo(
+        question,
+        codes.noError,
+        near.find((address) => address.family === family),
+        0,
+      );
     if (!this.policy.mayAsk(name)) {
       await this.#denyName(name, asked);
       return answerTo(question, codes.nxDomain);

@@ -26,6 +26,6 @@ export function standIn(family: 4 | 6, number: number): IpAddress {
   return { family, bytes };
 }
 
-const ranges = { 4: { ...known('198.18.0.0'), prefix: 15 }, 6: { ...known('fdc1:157:e2aa::'), prefix: 48 } } as const;
+export const standInRanges = { 4: { ...known('198.18.0.0'), prefix: 15 }, 6: { ...known('fdc1:157:e2aa::'), prefix: 48 } } as const;
 /** Ours: it means nobody outside. */
-export const isStandIn = (address: IpAddress): boolean => contains(ranges[address.family], address);
+export const isStandIn = (address: IpAddress): boolean => contains(standInRanges[address.family], address);

@@ -2,11 +2,12 @@ import { lookup } from 'node:dns/promises';
 import { once } from 'node:events';
 import * as net from 'node:net';
 import { networkInterfaces } from 'node:os';
+import { bridgeSubnets } from '../bridge-subnets.js';
 import { contains, type IpAddress, parseSubnet, type Subnet } from '../ip.js';
 import { addressOf, type Policy } from './policy.js';
 
 // Where names may not lead: whoever has the name's zone would reach what only this host can reach (DNS rebinding). This host itself, its
-// links, and what clouds tell their machines, and only those, about themselves.
+// bridges and links, and what clouds tell their machines, and only those, about themselves.
 const barred = [
   '0.0.0.0/8',
   '127.0.0.0/8',
@@ -40,7 +41,7 @@ export async function addressesOf(name: string, port: number, policy: Policy): P
 }
 
 function isBarred(address: IpAddress): boolean {
-  if (barred.some((subnet) => contains(subnet, address))) return true;
+  if ([...barred, ...bridgeSubnets].some((subnet) => contains(subnet, address))) return true;
   const ours = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map((entry) => addressOf(entry.address.split('%')[0] as string)));
   return ours.some((own) => own.family === address.family && own.bytes.every((byte, index) => byte === address.bytes[index]));
 }

@@ -3,24 +3,21 @@ import { once } from 'node:events';
 import { isIPv6 } from 'node:net';
 import { native } from '../../native.js';
 import { endpointText, socketAddress } from '../address.js';
+import { Flows } from '../flows.js';
 import type { Asked, Gate } from './gate.js';
 import { port as dnsPort } from './inside-addresses.js';
 import { addressesOf, Barred } from './outside.js';
 import { datagram, type End, unreachable } from './packets.js';
 import { addressOf } from './policy.js';
 
-/** Flows that are remembered, allowed or denied; the one that has been silent longest makes room. */
-const most = 1024;
-/** While a policy thinks about the first. */
-const mostWaiting = 16;
-/** nf_conntrack_udp_timeout_stream */
-const silence = 120_000;
+/** While a policy thinks about the first: bytes. */
+const mostWaiting = 65_536;
 
+/** One flow, allowed or denied. */
 interface Peer {
   /** undefined: denied. */
   socket: dgram.Socket | undefined;
   waiting: Buffer[] | undefined;
-  heard: number;
 }
 
 /** Every datagram of a sandbox to anywhere. Questions of DNS are answered here; others go where the policy lets them. */
@@ -28,9 +25,7 @@ export class UdpWay {
   readonly #gate: Gate;
   readonly #datagrams: { close(): void };
   readonly #raw: number;
-  /** By both ends; the one that was heard last is the last. */
-  readonly #peers = new Map<string, Peer>();
-  readonly #sweep: NodeJS.Timeout;
+  readonly #peers = new Flows<Peer>(({ socket }) => socket?.close());
   #closed = false;
 
   /** Takes both descriptors. */
@@ -40,16 +35,13 @@ export class UdpWay {
     this.#datagrams = new (native().Datagrams)(fd, (data, from, fromPort, to, toPort) => {
       this.#receive(data, { protocol: 'udp', from, fromPort, to, toPort });
     });
-    this.#sweep = setInterval(() => this.#forget(performance.now() - silence), silence / 2).unref();
   }
 
   close(): void {
     this.#closed = true;
-    clearInterval(this.#sweep);
     this.#datagrams.close();
     native().close(this.#raw);
-    for (const { socket } of this.#peers.values()) socket?.close();
-    this.#peers.clear();
+    this.#peers.close();
   }
 
   #receive(data: Buffer, asked: Asked): void {
@@ -59,26 +51,21 @@ export class UdpWay {
       return;
     }
     const name = `${endpointText(asked.from, asked.fromPort)} ${endpointText(asked.to, asked.toPort)}`;
-    let peer = this.#peers.get(name);
-    this.#peers.delete(name);
-    if (!peer) {
-      peer = { socket: undefined, waiting: [], heard: 0 };
-      void this.#decide(peer, asked);
-    }
-    peer.heard = performance.now();
-    this.#peers.set(name, peer);
-    if (this.#peers.size > most) this.#forgetFirst();
+    const peer = this.#peers.heard(name, () => {
+      const begun: Peer = { socket: undefined, waiting: [] };
+      void this.#decide(name, begun, asked);
+      return begun;
+    });
     if (peer.socket) peer.socket.send(data);
     else if (!peer.waiting) this.#refuse(asked);
-    else if (peer.waiting.length < mostWaiting) peer.waiting.push(data);
+    else if (peer.waiting.reduce((sum, { length }) => sum + length, data.length) <= mostWaiting) peer.waiting.push(data);
   }
 
-  async #decide(peer: Peer, asked: Asked): Promise<void> {
+  async #decide(name: string, peer: Peer, asked: Asked): Promise<void> {
     try {
       const target = await this.#target(asked);
       const socket = target && (await this.#open(target, asked));
-      const stillThere = [...this.#peers.values()].includes(peer);
-      if (!stillThere) socket?.close();
+      if (!this.#peers.has(name, peer)) socket?.close();
       else peer.socket = socket;
     } catch (error) {
       const hostname = this.#gate.hostname(asked.to);
@@ -103,9 +90,15 @@ export class UdpWay {
     socket.on('message', (answer) => this.#reply(asked, answer));
     // Told inside as it was told to us.
     socket.on('error', () => this.#refuse(asked));
-    socket.connect(port, address);
-    await once(socket, 'connect');
     socket.unref();
+    try {
+      const connected = once(socket, 'connect');
+      socket.connect(port, address);
+      await connected;
+    } catch (error) {
+      socket.close();
+      throw error;
+    }
     return socket;
   }
 
@@ -120,20 +113,6 @@ export class UdpWay {
     if (this.#closed) return;
     const { from, to } = ends(asked);
     native().sendPacket(this.#raw, unreachable(to, from), socketAddress(asked.from, 0));
-  }
-
-  #forget(before: number): void {
-    for (const { heard } of this.#peers.values()) {
-      if (heard > before) return;
-      this.#forgetFirst();
-    }
-  }
-
-  #forgetFirst(): void {
-    const [first] = this.#peers;
-    if (!first) return;
-    this.#peers.delete(first[0]);
-    first[1].socket?.close();
   }
 }
 

@@ -23,7 +23,7 @@ const expression = (name: string, attributes: readonly Attribute[]): Expression 
 ];
 
 /** NFT_META_* */
-const metaKeys = { mark: 3, iifname: 6, oifname: 7, nfproto: 15, l4proto: 16 } as const;
+const metaKeys = { protocol: 1, mark: 3, iifname: 6, oifname: 7, nfproto: 15, l4proto: 16 } as const;
 type MetaKey = keyof typeof metaKeys;
 /** Into register 1. NFTA_META_DREG, NFTA_META_KEY */
 export const meta = (key: MetaKey): Expression =>
@@ -120,6 +120,8 @@ export const isRedirected: readonly Expression[] = tracked(2, 1 << 5);
 /** Names are compared whole: IFNAMSIZ bytes. */
 const interfaceName = (name: string): Buffer => Buffer.concat([Buffer.from(name), Buffer.alloc(16)], 16);
 export const comesFrom = (link: string, isSo = true): Expression[] => [meta('iifname'), compare(interfaceName(link), isSo)];
+/** Whose name begins so: compared as far as that goes. */
+export const comesFromAny = (prefix: string): Expression[] => [meta('iifname'), compare(Buffer.from(prefix))];
 export const leavesBy = (link: string, isSo = true): Expression[] => [meta('oifname'), compare(interfaceName(link), isSo)];
 
 /** NFPROTO_IPV4 and NFPROTO_IPV6 are the numbers of the families. */

@@ -25,6 +25,7 @@ const NFTA_CHAIN_POLICY = 5;
 const NFTA_CHAIN_TYPE = 7;
 const NFTA_HOOK_HOOKNUM = 1;
 const NFTA_HOOK_PRIORITY = 2;
+const NFTA_HOOK_DEV = 3;
 const NFTA_RULE_TABLE = 1;
 const NFTA_RULE_CHAIN = 2;
 const NFTA_RULE_HANDLE = 3;
@@ -50,11 +51,11 @@ const commentType = 0;
 const NF_DROP = 0;
 const NF_ACCEPT = 1;
 
-/** NFPROTO_*, linux/netfilter.h; 'inet' is IPv4 and IPv6. */
-const families = { inet: 1, ip: 2, ip6: 10 } as const;
+/** NFPROTO_*, linux/netfilter.h; 'inet' is IPv4 and IPv6, 'netdev' all frames of a link. */
+const families = { inet: 1, ip: 2, netdev: 5, ip6: 10 } as const;
 export type Family = keyof typeof families;
-/** NF_INET_*, linux/netfilter.h */
-const hooks = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
+/** NF_INET_*, NF_NETDEV_INGRESS: linux/netfilter.h */
+const hooks = { ingress: 0, prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
 
 export interface Table {
   readonly family: Family;
@@ -68,6 +69,8 @@ export interface Chain {
   /** Chains of one hook run in its order: linux/netfilter_ipv4.h, NF_IP_PRI_*. */
   readonly priority?: number;
   readonly policy?: 'accept' | 'drop';
+  /** Of 'netdev': the link whose frames it sees. */
+  readonly link?: string;
 }
 /** What a rule does, step by step; expressions.ts makes them. */
 export type Expression = readonly Attribute[];
@@ -91,7 +94,7 @@ export const addTable = (table: Table): Request =>
 export const deleteTable = (table: Table): Request =>
   message(NFT_MSG_DELTABLE, table, 0, [[NFTA_TABLE_NAME, text(table.name)]], 'remove the packet filter', table.name);
 
-export function addChain(table: Table, { name, hook, type = 'filter', priority = 0, policy = 'accept' }: Chain): Request {
+export function addChain(table: Table, { name, hook, type = 'filter', priority = 0, policy = 'accept', link }: Chain): Request {
   const base: Attribute[] =
     hook === undefined
       ? []
@@ -101,6 +104,7 @@ export function addChain(table: Table, { name, hook, type = 'filter', priority =
             [
               [NFTA_HOOK_HOOKNUM, be32(hooks[hook])],
               [NFTA_HOOK_PRIORITY, be32(priority)],
+              ...(link === undefined ? [] : [[NFTA_HOOK_DEV, text(link)] as Attribute]),
             ],
           ],
           [NFTA_CHAIN_TYPE, text(type)],
