@@ -317,10 +317,29 @@ void many_that_do_not_read() {
   for (int i = 0; i < count; i++) servers[i].outer.reset();
   carrier.wait_for(count);
   // A pipe that is empty is nobody's, and with the last pair they go: by the time that the thread takes up the next.
+  clients.clear();
+  servers.clear();
   Ends client = tcp(), server = tcp();
   carrier.join(client, server);
-  finish(client.outer.get());
-  CHECK(hear_all(server.outer.get()).empty());
+  say(client.outer.get(), "x");
+  CHECK(hear_exactly(server.outer.get(), 1) == "x");
+  CHECK(open_descriptors() - before <= 4 + 2 + 2);
+}
+
+void many_that_are_idle() {
+  const int before = open_descriptors();
+  constexpr int count = 100;
+  Carrier carrier;
+  std::vector<Ends> clients, servers;
+  for (int i = 0; i < count; i++) {
+    clients.push_back(tcp());
+    servers.push_back(tcp());
+    carrier.join(clients[i], servers[i]);
+    say(clients[i].outer.get(), "x");
+    CHECK(hear_exactly(servers[i].outer.get(), 1) == "x");
+  }
+  // One pipe, for whoever has its turn.
+  CHECK(open_descriptors() - before <= 4 * count + 2 + 2);
 }
 
 void stops_in_the_middle() {
@@ -371,6 +390,7 @@ int main() {
   many_at_once(256);
   many_at_once(2);
   many_that_do_not_read();
+  many_that_are_idle();
   stops_in_the_middle();
   fails_without_descriptors();
   CHECK_EQ(open_descriptors(), before);
