@@ -140,3 +140,52 @@ test('a worker that is ended takes its sandboxes and their ways out along', asyn
   `);
   expect([stdout, stderr, exitCode]).toEqual(['ECONNREFUSED\n', '', 0]);
 });
+
+test('a worker that is ended ends the connections that it carries, and keeps no descriptor', async () => {
+  const { stdout, stderr, exitCode } = await inChild(`
+    import { readdirSync } from 'node:fs';
+    import { Worker } from 'node:worker_threads';
+    import { connect } from 'node:net';
+    import { once } from 'node:events';
+    const turn = async () => {
+      const worker = new Worker(\`
+        import { parentPort } from 'node:worker_threads';
+        import { spawnIsolated } from 'cloister';
+        const mounts = [{ type: 'bind', source: ${fixtures.replaceAll('"', "'")}, target: '/probe', readonly: true }];
+        const child = spawnIsolated('/probe/probe', ['sleep'], { mounts, network: { ports: [{ host: 0, guest: 80 }] } });
+        await child.spawned;
+        await child.namespaces.net.listen({ port: 80, host: '127.0.0.1' }, (socket) => socket.write('hello'));
+        parentPort.postMessage(child.ports[0].host);
+      \`, { eval: true, execArgv: ['--input-type=module'] });
+      const [port] = await once(worker, 'message');
+      const socket = connect(port, '127.0.0.1').on('error', () => {});
+      const [data] = await once(socket, 'data');
+      const closed = once(socket, 'close');
+      await worker.terminate();
+      await closed;
+      return String(data);
+    };
+    await turn();
+    const before = readdirSync('/proc/self/fd').length;
+    const heard = await turn();
+    console.log(heard, readdirSync('/proc/self/fd').length - before);
+  `);
+  expect([stdout, stderr, exitCode]).toEqual(['hello 0\n', '', 0]);
+});
+
+test('a connection that is carried does not keep the process', async () => {
+  const { stdout, stderr, exitCode } = await inChild(`
+    import { connect } from 'node:net';
+    import { once } from 'node:events';
+    import { spawnIsolated } from 'cloister';
+    const mounts = [{ type: 'bind', source: ${fixtures}, target: '/probe', readonly: true }];
+    const child = spawnIsolated('/probe/probe', ['sleep'], { mounts, stdio: 'ignore', network: { ports: [{ host: 0, guest: 80 }] } });
+    await child.spawned;
+    const server = await child.namespaces.net.listen({ port: 80, host: '127.0.0.1' }, (socket) => socket.unref().write('hello'));
+    const socket = connect(child.ports[0].host, '127.0.0.1');
+    const [data] = await once(socket, 'data');
+    for (const each of [child, server, socket]) each.unref();
+    process.on('exit', () => console.log(String(data), socket.destroyed));
+  `);
+  expect([stdout, stderr, exitCode]).toEqual(['hello false\n', '', 0]);
+});
