@@ -15,6 +15,7 @@
 #include "binding/plan_run.h"
 #include "binding/process.h"
 #include "binding/read_files.h"
+#include "binding/relays.h"
 #include "binding/watcher.h"
 #include "child/plan.h"
 
@@ -37,6 +38,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("CallListener", CallListener::define(env));
   exports.Set("Datagrams", Datagrams::define(env));
   exports.Set("sendPacket", Napi::Function::New(env, send_packet, "sendPacket"));
+  exports.Set("Relays", Relays::define(env));
   exports.Set("CounterFiles", CounterFiles::define(env));
   exports.Set("readFiles", Napi::Function::New(env, read_files, "readFiles"));
   exports.Set("netlinkExchange", Napi::Function::New(env, netlink_exchange, "netlinkExchange"));

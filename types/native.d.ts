@@ -51,6 +51,14 @@ export interface NativeCallListener {
   close(): void;
 }
 
+export interface NativeRelays {
+  /**
+   * Takes both descriptors, connected stream sockets. What was read from one before belongs to the other. The pair's number, or a negative errno: then
+   * both have been reset.
+   */
+  add(one: number, other: number, readOfOne: Uint8Array, readOfOther: Uint8Array): number;
+}
+
 export interface Native {
   /** Takes the descriptors in `slots` and both ends of `reportPipe`. */
   readonly Process: new (
@@ -121,6 +129,13 @@ export interface Native {
   ) => { close(): void };
   /** A whole IP packet by a raw socket, to a struct sockaddr: raw(7). The bytes sent. */
   sendPacket(fd: number, packet: Uint8Array, address: Uint8Array): number;
+  /**
+   * Pairs of connections, each carried by a thread as one. The callback gets the numbers of those that are over; the event loop does not wait
+   * for them.
+   */
+  readonly Relays: new (
+    onEnded: (numbers: readonly number[]) => void,
+  ) => NativeRelays;
   /** A BPF program of the kind that decides about devices: bpf(2). */
   loadDeviceProgram(instructions: Uint8Array): number;
   /** `replaced`: the program that it takes the place of, in one step, or -1. */

@@ -4,6 +4,7 @@
 #include "datagrams.h"
 #include "plan_run.h"
 #include "process.h"
+#include "relays.h"
 #include "watcher.h"
 
 namespace cloister {
@@ -37,6 +38,8 @@ void Environment::teardown(napi_async_cleanup_hook_handle, void* data) {
   for (CallListener* listener : listening) listener->end();
   const std::set<Datagrams*> receiving = self->datagrams_;
   for (Datagrams* datagrams : receiving) datagrams->end();
+  const std::set<Relays*> relaying = self->relays_;
+  for (Relays* relays : relaying) relays->end();
   self->drain();
   for (const int fd : self->fds_) UniqueFd(fd).reset();
   self->fds_.clear();

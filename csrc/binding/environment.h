@@ -15,6 +15,7 @@ class Datagrams;
 class Process;
 class CallListener;
 class PlanRun;
+class Relays;
 class Watcher;
 
 // All that one JavaScript environment (the main thread, a worker) owns. Its end kills and reaps what it started.
@@ -35,6 +36,8 @@ class Environment {
   void remove(CallListener* listener) { listeners_.erase(listener); }
   void add(Datagrams* datagrams) { datagrams_.insert(datagrams); }
   void remove(Datagrams* datagrams) { datagrams_.erase(datagrams); }
+  void add(Relays* relays) { relays_.insert(relays); }
+  void remove(Relays* relays) { relays_.erase(relays); }
 
   // A handle of this environment's loop was opened, or has been closed.
   void opened() { handles_++; }
@@ -67,6 +70,7 @@ class Environment {
   std::set<Watcher*> watchers_;
   std::set<CallListener*> listeners_;
   std::set<Datagrams*> datagrams_;
+  std::set<Relays*> relays_;
   std::set<int> fds_;
   std::mutex mutex_;  // guards finished_
   std::vector<PlanRun*> finished_;

@@ -1,5 +1,6 @@
 // What leaves a sandbox, and where to, decided here; what is not allowed is refused at once, and told.
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import * as dgram from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -289,4 +290,57 @@ test('what a program says at its end still arrives', async () => {
   });
   const [{ errno }] = await ask([['connect-tcp', '192.0.2.1', portOf(world), 'last words']], { network: { egress: () => ({ host: '127.0.0.1' }) } });
   expect([errno, await received[0]]).toEqual([null, 'last words']);
+});
+
+test('a program that breaks off a connection to a socket in the file system breaks nothing here', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'cloister-socket-'));
+  const path = join(directory, 'socket');
+  const closed: Promise<unknown>[] = [];
+  const unix = net.createServer((socket) => {
+    closed.push(new Promise((resolve) => socket.on('error', () => {}).on('close', resolve)));
+    socket.write('ab');
+  });
+  unix.listen(path);
+  await once(unix, 'listening');
+  try {
+    // With a byte unread, the end is a reset: RFC 2525, 2.17.
+    const { stdout } = await runTelling('bash', ['-c', 'exec 3<>/dev/tcp/192.0.2.1/80; read -N 1 -u 3 byte; echo $byte; exec 3>&-'], {
+      network: { egress: () => ({ path }) },
+    });
+    expect(stdout).toBe('a\n');
+    await Promise.all(closed);
+    expect(closed).toHaveLength(1);
+  } finally {
+    unix.close();
+    rmSync(directory, { recursive: true });
+  }
+});
+
+testNeeding(['python3'])('a server that says much before the client has said whom it asks is heard in full', async () => {
+  const greeting = Buffer.alloc(24 * 2 ** 20, 'greeting ');
+  const questions: Promise<string>[] = [];
+  await using world = await tcpServer((socket) => {
+    socket.write(greeting);
+    questions.push(
+      new Promise((resolve) => {
+        socket.once('data', (question) => {
+          resolve(String(question));
+          socket.end('the end');
+        });
+      }),
+    );
+  });
+  const script = `
+import hashlib, socket
+s = socket.create_connection(('world.example', ${portOf(world)}))
+s.recv(1, socket.MSG_PEEK)
+s.sendall(b'GET / HTTP/1.1\\r\\nHost: world.example\\r\\n\\r\\n')
+hash = hashlib.sha256()
+while data := s.recv(65536): hash.update(data)
+print(hash.hexdigest())
+`;
+  const network = { dns: local('world.example'), egress: { allow: ['world.example'] } };
+  const { stdout, stderr } = await runTelling('python3', ['-c', script], { network });
+  expect([stdout.trim(), stderr]).toEqual([createHash('sha256').update(greeting).update('the end').digest('hex'), '']);
+  expect(await Promise.all(questions)).toEqual(['GET / HTTP/1.1\r\nHost: world.example\r\n\r\n']);
 });

@@ -51,6 +51,57 @@ test(`${runs} sandboxes with ports and egress, ended in every way, leave nothing
   expect(denied).toBe(true);
 }, 120_000);
 
+test('a thousand connections through a port take two descriptors each and no memory to speak of, and leave nothing', async () => {
+  const { stdout, stderr, exitCode } = await inChild(
+    `
+    import { readdirSync, readlinkSync } from 'node:fs';
+    import { connect } from 'node:net';
+    import { once } from 'node:events';
+    import { spawnIsolated } from 'cloister';
+    const mounts = [{ type: 'bind', source: ${fixtures}, target: '/probe', readonly: true }];
+    const child = spawnIsolated('/probe/probe', ['sleep'], { mounts, network: { ports: [{ host: 0, guest: 80 }] } });
+    await child.spawned;
+    const server = await child.namespaces.net.listen({ port: 80, host: '127.0.0.1' }, (socket) => socket.pipe(socket));
+    const open = async () => {
+      const socket = connect(child.ports[0].host, '127.0.0.1');
+      socket.write('x'.repeat(10_000));
+      for (let size = 0; size < 10_000; ) size += (await once(socket, 'data'))[0].length;
+      return socket;
+    };
+    const close = async (socket) => { socket.end(); await once(socket, 'close'); };
+    const count = () => {
+      const targets = readdirSync('/proc/self/fd').map((fd) => { try { return readlinkSync('/proc/self/fd/' + fd).replace(/\\d+/g, ''); } catch { return 'gone'; } });
+      return { sockets: targets.filter((target) => target.startsWith('socket')).length, pipes: targets.filter((target) => target.startsWith('pipe')).length, all: targets.length };
+    };
+    const until = async (right) => { while (!right()) await new Promise((resolve) => setImmediate(resolve)); };
+    const idle = count().sockets;
+    await close(await open());
+    await until(() => count().sockets === idle);
+    const before = count();
+    const memory = process.memoryUsage.rss();
+    const sockets = await Promise.all(Array.from({ length: 1000 }, open));
+    const during = count();
+    const grown = process.memoryUsage.rss() - memory;
+    await Promise.all(sockets.map(close));
+    await until(() => count().all <= before.all);
+    const after = count();
+    console.log(JSON.stringify({ before, after, sockets: during.sockets - before.sockets, pipes: during.pipes - before.pipes, grown }));
+    server.close();
+    child.kill();
+    await child.exited;
+  `,
+    { deadline: 60_000 },
+  );
+  expect([stderr, exitCode]).toEqual(['', 0]);
+  const { before, after, sockets, pipes, grown } = JSON.parse(stdout);
+  expect(after).toEqual(before);
+  // The two that it takes, and ours: who asks, and who answers.
+  expect(sockets).toBe(4000);
+  // Nobody waits for anything: only those that are kept for the next.
+  expect(pipes).toBeLessThanOrEqual(2 * 16);
+  expect(grown).toBeLessThan(100 * 2 ** 20);
+}, 70_000);
+
 test('the host, killed, takes the sandbox and its ports along', async () => {
   const host = `
     import { spawnIsolated } from 'cloister';
@@ -89,4 +140,53 @@ test('a worker that is ended takes its sandboxes and their ways out along', asyn
     console.log(code);
   `);
   expect([stdout, stderr, exitCode]).toEqual(['ECONNREFUSED\n', '', 0]);
+});
+
+test('a worker that is ended ends the connections that it carries, and keeps no descriptor', async () => {
+  const { stdout, stderr, exitCode } = await inChild(`
+    import { readdirSync } from 'node:fs';
+    import { Worker } from 'node:worker_threads';
+    import { connect } from 'node:net';
+    import { once } from 'node:events';
+    const turn = async () => {
+      const worker = new Worker(\`
+        import { parentPort } from 'node:worker_threads';
+        import { spawnIsolated } from 'cloister';
+        const mounts = [{ type: 'bind', source: ${fixtures.replaceAll('"', "'")}, target: '/probe', readonly: true }];
+        const child = spawnIsolated('/probe/probe', ['sleep'], { mounts, network: { ports: [{ host: 0, guest: 80 }] } });
+        await child.spawned;
+        await child.namespaces.net.listen({ port: 80, host: '127.0.0.1' }, (socket) => socket.write('hello'));
+        parentPort.postMessage(child.ports[0].host);
+      \`, { eval: true, execArgv: ['--input-type=module'] });
+      const [port] = await once(worker, 'message');
+      const socket = connect(port, '127.0.0.1').on('error', () => {});
+      const [data] = await once(socket, 'data');
+      const closed = once(socket, 'close');
+      await worker.terminate();
+      await closed;
+      return String(data);
+    };
+    await turn();
+    const before = readdirSync('/proc/self/fd').length;
+    const heard = await turn();
+    console.log(heard, readdirSync('/proc/self/fd').length - before);
+  `);
+  expect([stdout, stderr, exitCode]).toEqual(['hello 0\n', '', 0]);
+});
+
+test('a connection that is carried does not keep the process', async () => {
+  const { stdout, stderr, exitCode } = await inChild(`
+    import { connect } from 'node:net';
+    import { once } from 'node:events';
+    import { spawnIsolated } from 'cloister';
+    const mounts = [{ type: 'bind', source: ${fixtures}, target: '/probe', readonly: true }];
+    const child = spawnIsolated('/probe/probe', ['sleep'], { mounts, stdio: 'ignore', network: { ports: [{ host: 0, guest: 80 }] } });
+    await child.spawned;
+    const server = await child.namespaces.net.listen({ port: 80, host: '127.0.0.1' }, (socket) => socket.unref().write('hello'));
+    const socket = connect(child.ports[0].host, '127.0.0.1');
+    const [data] = await once(socket, 'data');
+    for (const each of [child, server, socket]) each.unref();
+    process.on('exit', () => console.log(String(data), socket.destroyed));
+  `);
+  expect([stdout, stderr, exitCode]).toEqual(['hello false\n', '', 0]);
 });

@@ -7,7 +7,7 @@ import type { Asked, Gate } from './gate.js';
 import { port as dnsPort } from './inside-addresses.js';
 import { addressesOf, Barred, connectTo } from './outside.js';
 
-/** Connections of one sandbox at a time; each takes two descriptors of this process. */
+/** Connections of one sandbox at a time; each takes two descriptors of this process, and two more for a direction that has something to wait for. */
 export const mostConnections = 4096;
 
 /** Every TCP connection of a sandbox to anywhere, accepted in the place of whoever it was meant for. */
@@ -15,6 +15,8 @@ export class TcpWay {
   readonly #gate: Gate;
   readonly #server: net.Server;
   readonly #open = new Set<net.Socket>();
+  /** Those that are no sockets of Node's any more. */
+  #relayed = 0;
   /** Their other ends. */
   readonly #outer = new Set<net.Socket>();
   /** Those that functions have. */
@@ -47,7 +49,7 @@ export class TcpWay {
     }
     const asked: Asked = { protocol: 'tcp', from, fromPort, to, toPort };
     track(this.#open, socket);
-    if (this.#open.size > mostConnections) void this.#gate.deny(asked, {}).then(() => reset(socket));
+    if (this.#open.size + this.#relayed > mostConnections) void this.#gate.deny(asked, {}).then(() => reset(socket));
     else if (toPort === dnsPort) void answerQuestions(socket, (message) => this.#gate.answer(message, asked));
     else void this.#lead(socket, asked);
   }
@@ -70,8 +72,20 @@ export class TcpWay {
     const addresses = hostname === undefined ? [asked.to.replace(/^::ffff:(?=\d+\.)/i, '')] : await addressesOf(hostname, port, this.#gate.policy);
     const outside = await this.#outside(socket, { addresses, port });
     if (!outside) return;
-    if (hostname === undefined) relay(socket, outside);
-    else relayIfTrue(socket, outside, hostname, (lie) => this.#gate.deny(asked, { hostname: lie }));
+    if (hostname === undefined) this.#relay(socket, outside);
+    else
+      relayIfTrue(
+        socket,
+        outside,
+        hostname,
+        (said) => this.#relay(socket, outside, said),
+        (lie) => this.#gate.deny(asked, { hostname: lie }),
+      );
+  }
+
+  #relay(socket: net.Socket, outside: net.Socket, said?: Buffer): void {
+    this.#relayed++;
+    relay(socket, outside, said, () => this.#relayed--);
   }
 
   async #redirect(socket: net.Socket, asked: Asked, hostname: string | undefined, target: EgressTarget): Promise<void> {
@@ -84,14 +98,14 @@ export class TcpWay {
     }
     if ('path' in target) {
       const outside = await this.#outside(socket, target);
-      if (outside) relay(socket, outside);
+      if (outside) this.#relay(socket, outside);
       return;
     }
     const { host, port = asked.toPort } = target;
     // The host that a function names is its own choice, so it may be this one.
     const addresses = host !== undefined ? [host] : hostname === undefined ? [asked.to] : await addressesOf(hostname, port, this.#gate.policy);
     const outside = await this.#outside(socket, { addresses, port });
-    if (outside) relay(socket, outside);
+    if (outside) this.#relay(socket, outside);
   }
 
   /** undefined: who wanted it has gone meanwhile. */
@@ -115,7 +129,7 @@ function track(set: Set<net.Socket>, socket: net.Socket): void {
 const named = (hostname: string | undefined): { hostname?: string } => (hostname === undefined ? {} : { hostname });
 
 /** Nothing of what is said leaves before it is known whom it names, if anybody; what the other side says arrives meanwhile. */
-function relayIfTrue(socket: net.Socket, outside: net.Socket, hostname: string, onLie: (name: string) => Promise<void>): void {
+function relayIfTrue(socket: net.Socket, outside: net.Socket, hostname: string, onTruth: (said: Buffer) => void, onLie: (name: string) => Promise<void>): void {
   let said = Buffer.alloc(0);
   const end = (lie: string): void => {
     stop();
@@ -132,8 +146,10 @@ function relayIfTrue(socket: net.Socket, outside: net.Socket, hostname: string, 
     else {
       stop();
       outside.unpipe(socket);
-      outside.write(said);
-      relay(socket, outside);
+      // What the other side has said before may still be waiting to be read.
+      socket.pause();
+      if (socket.writableLength === 0) onTruth(said);
+      else socket.write('', () => onTruth(said));
     }
     return true;
   };
@@ -144,8 +160,7 @@ function relayIfTrue(socket: net.Socket, outside: net.Socket, hostname: string, 
   // A server might take the end for the end of the line.
   const onEnd = (): void => {
     const names = said.length === 0 ? [] : namesIn(Buffer.concat([said, Buffer.from('\r\n\r\n')]));
-    if (judge(names)) outside.end();
-    else {
+    if (!judge(names)) {
       // It has given up by itself, before it named anybody.
       stop();
       reset(socket);

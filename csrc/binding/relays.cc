@@ -1,0 +1,84 @@
+#include "relays.h"
+
+#include <errno.h>
+
+#include <utility>
+
+#include "environment.h"
+
+namespace cloister {
+
+namespace {
+
+std::vector<uint8_t> bytes_of(const Napi::Value& value) {
+  const Napi::Uint8Array array = value.As<Napi::Uint8Array>();
+  return std::vector<uint8_t>(array.Data(), array.Data() + array.ByteLength());
+}
+
+}  // namespace
+
+Napi::Function Relays::define(Napi::Env env) {
+  return DefineClass(env, "Relays", {InstanceMethod("add", &Relays::add)});
+}
+
+Relays::Relays(const Napi::CallbackInfo& info)
+    : Napi::ObjectWrap<Relays>(info), pump_([this](uint64_t id) {
+        std::lock_guard lock(mutex_);
+        over_.push_back(id);
+        uv_async_send(async_);
+      }) {
+  Environment& environment = Environment::of(info.Env());
+  callback_ = Napi::Persistent(info[0].As<Napi::Function>());
+  context_ = std::make_unique<Napi::AsyncContext>(info.Env(), "cloister:relays", info.This().As<Napi::Object>());
+  async_ = new uv_async_t;
+  async_->data = this;
+  uv_async_init(environment.loop(), async_, [](uv_async_t* handle) { static_cast<Relays*>(handle->data)->on_ended(); });
+  // The loop waits for sandboxes, not for this.
+  uv_unref(reinterpret_cast<uv_handle_t*>(async_));
+  environment.opened();
+  environment.add(this);
+  Ref();  // until end()
+}
+
+Napi::Value Relays::add(const Napi::CallbackInfo& info) {
+  Environment& environment = Environment::of(info.Env());
+  UniqueFd one(info[0].As<Napi::Number>().Int32Value()), other(info[1].As<Napi::Number>().Int32Value());
+  environment.disown(one.get());
+  environment.disown(other.get());
+  if (async_ == nullptr) return Napi::Number::New(info.Env(), -ECANCELED);
+  const int error = pump_.add(++last_, std::move(one), std::move(other), bytes_of(info[2]), bytes_of(info[3]));
+  return Napi::Number::New(info.Env(), error != 0 ? -error : static_cast<double>(last_));
+}
+
+void Relays::on_ended() {
+  Napi::Env env = Env();
+  Napi::HandleScope scope(env);
+  std::vector<uint64_t> over;
+  {
+    std::lock_guard lock(mutex_);
+    over.swap(over_);
+  }
+  if (over.empty()) return;
+  Napi::Array numbers = Napi::Array::New(env, over.size());
+  for (uint32_t i = 0; i < over.size(); i++) numbers[i] = Napi::Number::New(env, static_cast<double>(over[i]));
+  callback_.MakeCallback(Value(), {numbers}, *context_);
+  if (env.IsExceptionPending()) napi_fatal_exception(env, env.GetAndClearPendingException().Value());
+}
+
+void Relays::end() {
+  if (async_ == nullptr) return;
+  pump_.stop();
+  async_->data = &Environment::of(Env());
+  uv_close(reinterpret_cast<uv_handle_t*>(async_), [](uv_handle_t* handle) {
+    Environment* environment = static_cast<Environment*>(handle->data);
+    delete reinterpret_cast<uv_async_t*>(handle);
+    environment->closed();
+  });
+  async_ = nullptr;
+  Environment::of(Env()).remove(this);
+  callback_.Reset();
+  context_.reset();
+  Unref();
+}
+
+}  // namespace cloister

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <napi.h>
+#include <uv.h>
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "../core/pump.h"
+
+namespace cloister {
+
+// What JavaScript sees of a pump: new Relays(onEnded), add(one, other, readOfOne, readOfOther).
+class Relays : public Napi::ObjectWrap<Relays> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  explicit Relays(const Napi::CallbackInfo& info);
+
+  void end();
+
+ private:
+  Napi::Value add(const Napi::CallbackInfo& info);
+  void on_ended();
+
+  Napi::FunctionReference callback_;
+  std::unique_ptr<Napi::AsyncContext> context_;
+  uv_async_t* async_ = nullptr;
+  uint64_t last_ = 0;
+  std::mutex mutex_;  // guards over_
+  std::vector<uint64_t> over_;
+  Pump pump_;
+};
+
+}  // namespace cloister
