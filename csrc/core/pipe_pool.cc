@@ -8,8 +8,8 @@ namespace cloister {
 
 namespace {
 
-// What is kept between two bursts.
-constexpr size_t kMostIdle = 16;
+// What is kept between two bursts: a turn takes two at the most. Descriptors may be scarce.
+constexpr size_t kMostIdle = 4;
 
 }  // namespace
 

@@ -8,7 +8,7 @@ const ends = new Map<number, () => void>();
 /**
  * Two connections as one: what is read from one is written to the other, no faster than it takes it; the end of one direction is
  * handed on and the other stays open; a reset is handed on as a reset. A thread does it (csrc/core/pump.h), with descriptors of its own: both
- * sockets are destroyed. All that was written to them must be on its way, and neither been ended. `said`: what has been read from one before.
+ * sockets are destroyed. Without descriptors for it they are carried here. All that was written to them must be on its way, and neither been ended. `said`: what has been read from one before.
  */
 export function relay(one: Socket, other: Socket, said: Buffer = Buffer.alloc(0), onEnd: () => void = () => {}): void {
   const fds: number[] = [];
@@ -16,10 +16,9 @@ export function relay(one: Socket, other: Socket, said: Buffer = Buffer.alloc(0)
     for (const socket of [one, other]) fds.push(secondDescriptor(socket));
     relays ??= new (native().Relays)(tell);
   } catch {
-    // One has gone, or there are no descriptors left: as it will be for whoever comes next.
     for (const fd of fds) native().close(fd);
-    for (const socket of [one, other]) reset(socket);
     onEnd();
+    carryHere(one, other, said);
     return;
   }
   const read = [Buffer.concat([said, waitingIn(one)]), waitingIn(other)] as const;
@@ -27,6 +26,27 @@ export function relay(one: Socket, other: Socket, said: Buffer = Buffer.alloc(0)
   const number = relays.add(...(fds as [number, number]), ...read);
   if (number < 0) onEnd();
   else ends.set(number, onEnd);
+}
+
+/** There are no descriptors left for copies, or one has gone. */
+function carryHere(one: Socket, other: Socket, said: Buffer): void {
+  if (one.destroyed || other.destroyed) {
+    reset(one);
+    reset(other);
+    return;
+  }
+  if (said.length > 0) other.write(said);
+  connect(one, other);
+  connect(other, one);
+}
+
+function connect(from: Socket, to: Socket): void {
+  from.pipe(to);
+  from.on('error', () => reset(to));
+  from.on('close', () => {
+    // An end that was read has been handed on by the pipe, and what is to be written still may be.
+    if (!from.readableEnded) reset(to);
+  });
 }
 
 function tell(numbers: readonly number[]): void {
