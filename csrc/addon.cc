@@ -39,6 +39,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Datagrams", Datagrams::define(env));
   exports.Set("sendPacket", Napi::Function::New(env, send_packet, "sendPacket"));
   exports.Set("Relays", Relays::define(env));
+  define_pace(env, exports);
   exports.Set("CounterFiles", CounterFiles::define(env));
   exports.Set("readFiles", Napi::Function::New(env, read_files, "readFiles"));
   exports.Set("netlinkExchange", Napi::Function::New(env, netlink_exchange, "netlinkExchange"));

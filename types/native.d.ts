@@ -54,9 +54,15 @@ export interface NativeCallListener {
 export interface NativeRelays {
   /**
    * Takes both descriptors, connected stream sockets. What was read from one before belongs to the other. The pair's number, or a negative errno: then
-   * both have been reset.
+   * both have been reset. A pace is that of what comes from one.
    */
-  add(one: number, other: number, readOfOne: Uint8Array, readOfOther: Uint8Array): number;
+  add(one: number, other: number, readOfOne: Uint8Array, readOfOther: Uint8Array, paceOfOne?: NativePace, paceOfOther?: NativePace): number;
+}
+
+declare const pace: unique symbol;
+/** A bucket of bytes that fills at a rate. */
+export interface NativePace {
+  readonly [pace]: true;
 }
 
 export interface Native {
@@ -136,6 +142,11 @@ export interface Native {
   readonly Relays: new (
     onEnded: (numbers: readonly number[]) => void,
   ) => NativeRelays;
+  pace(bytesPerSecond: number): NativePace;
+  /** What has gone otherwise; also more than may. */
+  spend(pace: NativePace, bytes: number): void;
+  /** Milliseconds until something may go: 0 is now. */
+  paceWait(pace: NativePace): number;
   /** A BPF program of the kind that decides about devices: bpf(2). */
   loadDeviceProgram(instructions: Uint8Array): number;
   /** `replaced`: the program that it takes the place of, in one step, or -1. */

@@ -15,7 +15,33 @@ std::vector<uint8_t> bytes_of(const Napi::Value& value) {
   return std::vector<uint8_t>(array.Data(), array.Data() + array.ByteLength());
 }
 
+using PaceHandle = Napi::External<std::shared_ptr<Pace>>;
+
+std::shared_ptr<Pace> pace_of(const Napi::Value& value) {
+  return value.IsExternal() ? *value.As<PaceHandle>().Data() : nullptr;
+}
+
+Napi::Value new_pace(const Napi::CallbackInfo& info) {
+  return PaceHandle::New(info.Env(), new std::shared_ptr<Pace>(new Pace(info[0].As<Napi::Number>().DoubleValue())),
+                         [](Napi::Env, std::shared_ptr<Pace>* pace) { delete pace; });
+}
+
+Napi::Value spend(const Napi::CallbackInfo& info) {
+  pace_of(info[0])->take(static_cast<size_t>(info[1].As<Napi::Number>().Int64Value()));
+  return info.Env().Undefined();
+}
+
+Napi::Value pace_wait(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(pace_of(info[0])->wait()) / 1e6);
+}
+
 }  // namespace
+
+void define_pace(Napi::Env env, Napi::Object exports) {
+  exports.Set("pace", Napi::Function::New(env, new_pace, "pace"));
+  exports.Set("spend", Napi::Function::New(env, spend, "spend"));
+  exports.Set("paceWait", Napi::Function::New(env, pace_wait, "paceWait"));
+}
 
 Napi::Function Relays::define(Napi::Env env) {
   return DefineClass(env, "Relays", {InstanceMethod("add", &Relays::add)});
@@ -46,7 +72,8 @@ Napi::Value Relays::add(const Napi::CallbackInfo& info) {
   environment.disown(one.get());
   environment.disown(other.get());
   if (async_ == nullptr) return Napi::Number::New(info.Env(), -ECANCELED);
-  const int error = pump_.add(++last_, std::move(one), std::move(other), bytes_of(info[2]), bytes_of(info[3]));
+  const int error = pump_.add(++last_, std::move(one), std::move(other), bytes_of(info[2]), bytes_of(info[3]),
+                              pace_of(info[4]), pace_of(info[5]));
   return Napi::Number::New(info.Env(), error != 0 ? -error : static_cast<double>(last_));
 }
 

@@ -11,7 +11,7 @@
 
 namespace cloister {
 
-// What JavaScript sees of a pump: new Relays(onEnded), add(one, other, readOfOne, readOfOther).
+// What JavaScript sees of a pump: new Relays(onEnded), add(one, other, readOfOne, readOfOther, paceOfOne, paceOfOther).
 class Relays : public Napi::ObjectWrap<Relays> {
  public:
   static Napi::Function define(Napi::Env env);
@@ -31,5 +31,8 @@ class Relays : public Napi::ObjectWrap<Relays> {
   std::vector<uint64_t> over_;
   Pump pump_;
 };
+
+// pace(bytesPerSecond), which several relays and others may share; spend(pace, bytes); paceWait(pace), in milliseconds.
+void define_pace(Napi::Env env, Napi::Object exports);
 
 }  // namespace cloister

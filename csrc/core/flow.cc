@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace cloister {
@@ -43,7 +44,10 @@ Flow::State Flow::move(PipePool& pipes) {
       return State::done;
     }
     if (moved >= kTurn) return State::more;
-    const ssize_t size = fill(pipes);
+    const size_t most = pace_ ? std::min(kPipeful, pace_->allowance()) : kPipeful;
+    if (most == 0) return State::paced;
+    const ssize_t size = fill(pipes, most);
+    if (pace_ && size > 0) pace_->take(static_cast<size_t>(size));
     if (size < 0) return size == -EAGAIN ? State::waiting : State::failed;
     if (size == 0) ended_ = true;
     moved += static_cast<size_t>(size);
@@ -68,11 +72,11 @@ int Flow::drain() {
   return 0;
 }
 
-ssize_t Flow::fill(PipePool& pipes) {
+ssize_t Flow::fill(PipePool& pipes, size_t most) {
   if (splices_ && !pipe_) pipe_ = pipes.take();
   if (splices_ && pipe_) {
-    const ssize_t size = uninterrupted([this] {
-      return splice(from_, nullptr, pipe_.write.get(), nullptr, kPipeful, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    const ssize_t size = uninterrupted([this, most] {
+      return splice(from_, nullptr, pipe_.write.get(), nullptr, most, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     });
     if (size > 0) piped_ = static_cast<size_t>(size);
     // The end, if it is one: has_urgent. Or a kernel, or a filter of system calls, that has no splice(2) for this.
@@ -81,7 +85,7 @@ ssize_t Flow::fill(PipePool& pipes) {
     splices_ = false;
   }
   uint8_t piece[kPiece];
-  const ssize_t size = uninterrupted([&] { return recv(from_, piece, sizeof(piece), MSG_DONTWAIT); });
+  const ssize_t size = uninterrupted([&] { return recv(from_, piece, std::min(sizeof(piece), most), MSG_DONTWAIT); });
   if (size > 0) kept_.assign(piece, piece + size);
   return size;
 }

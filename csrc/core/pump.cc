@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace cloister {
@@ -41,16 +42,18 @@ void reset_at_close(int socket) {
 }  // namespace
 
 int Pump::add(uint64_t id, UniqueFd one, UniqueFd other, std::vector<uint8_t> first_of_one,
-              std::vector<uint8_t> first_of_other) {
+              std::vector<uint8_t> first_of_other, std::shared_ptr<Pace> pace_of_one,
+              std::shared_ptr<Pace> pace_of_other) {
   if (const int error = start()) {
     reset_at_close(one.get());
     reset_at_close(other.get());
     return error;
   }
   const int fds[2] = {one.get(), other.get()};
-  std::unique_ptr<Pair> pair(new Pair{id,
-                                      {{nullptr, std::move(one), Flow(fds[0], fds[1], std::move(first_of_one))},
-                                       {nullptr, std::move(other), Flow(fds[1], fds[0], std::move(first_of_other))}}});
+  std::unique_ptr<Pair> pair(new Pair{
+      id,
+      {{nullptr, std::move(one), Flow(fds[0], fds[1], std::move(first_of_one), std::move(pace_of_one))},
+       {nullptr, std::move(other), Flow(fds[1], fds[0], std::move(first_of_other), std::move(pace_of_other))}}});
   {
     std::lock_guard lock(mutex_);
     added_.push_back(std::move(pair));
@@ -102,7 +105,7 @@ void* Pump::main(void* self) {
 void Pump::loop() {
   struct epoll_event events[kEvents];
   for (;;) {
-    const int count = epoll_wait(epoll_.get(), events, kEvents, queue_.empty() ? -1 : 0);
+    const int count = epoll_wait(epoll_.get(), events, kEvents, timeout());
     for (int i = 0; i < count; i++) {
       End* end = static_cast<End*>(events[i].data.ptr);
       if (end == nullptr) {
@@ -113,6 +116,7 @@ void Pump::loop() {
         queue(*end->pair);
       }
     }
+    queue_paced();
     const std::vector<Pair*> turn = std::exchange(queue_, {});
     for (Pair* pair : turn) {
       pair->queued = false;
@@ -159,14 +163,37 @@ void Pump::queue(Pair& pair) {
   queue_.push_back(&pair);
 }
 
+int Pump::timeout() {
+  if (!queue_.empty()) return 0;
+  if (paced_.empty()) return -1;
+  const uint64_t now = nanoseconds_now();
+  // Rounded up: too early would be once more for nothing.
+  return paced_until_ <= now ? 0
+                             : static_cast<int>(std::min<uint64_t>((paced_until_ - now + 999'999) / 1'000'000, 60'000));
+}
+
+void Pump::wait_for_pace(Pair& pair, uint64_t nanoseconds) {
+  paced_.insert(&pair);
+  paced_until_ = std::min(paced_until_, nanoseconds_now() + nanoseconds);
+}
+
+// All of them: most share their pace with others, and who finds nothing left waits on.
+void Pump::queue_paced() {
+  if (paced_.empty() || nanoseconds_now() < paced_until_) return;
+  paced_until_ = UINT64_MAX;
+  for (Pair* pair : std::exchange(paced_, {})) queue(*pair);
+}
+
 void Pump::run(Pair& pair) {
   bool failed = false, done = true, more = false;
+  uint64_t wait = UINT64_MAX;
   // Both, even if the first fails: what has come from the one that is broken is handed on before that is.
   for (End& end : pair.ends) {
     const Flow::State state = end.flow.run(pipes_);
     failed = failed || state == Flow::State::failed;
     done = done && state == Flow::State::done;
     more = more || state == Flow::State::more;
+    if (state == Flow::State::paced) wait = std::min(wait, end.flow.wait());
     // While it is read, reading tells.
     if (end.broken && end.flow.is_done()) failed = failed || error_of(end.socket.get()) != 0;
   }
@@ -176,6 +203,8 @@ void Pump::run(Pair& pair) {
     break_off(pair);
   else if (more)
     queue(pair);
+  else if (wait != UINT64_MAX)
+    wait_for_pace(pair, wait);
 }
 
 void Pump::break_off(Pair& pair) {
@@ -191,6 +220,7 @@ void Pump::end(Pair& pair) {
     end.socket.reset();
   }
   pair.gone = true;
+  paced_.erase(&pair);
   const auto found = pairs_.find(pair.id);
   gone_.push_back(std::move(found->second));
   pairs_.erase(found);
@@ -204,13 +234,15 @@ void Pump::end_all() {
     for (int i = 0; i < 2; i++) states[i] = pair->ends[i].flow.run(pipes_);
     for (int i = 0; i < 2; i++) {
       const Flow& flow = pair->ends[i].flow;
-      if (flow.holds() || states[i] == Flow::State::more || states[i] == Flow::State::failed)
+      if (flow.holds() || states[i] == Flow::State::more || states[i] == Flow::State::paced ||
+          states[i] == Flow::State::failed)
         reset_at_close(pair->ends[1 - i].socket.get());
     }
     for (End& end : pair->ends) end.flow.drop(pipes_);
   }
   pairs_.clear();
   queue_.clear();
+  paced_.clear();
   gone_.clear();
   pipes_.clear();
 }

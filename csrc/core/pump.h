@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "flow.h"
@@ -25,9 +26,11 @@ class Pump {
       : ended_(std::move(ended)), pipes_(most_pipes) {}
   ~Pump() { stop(); }
 
-  // 0 or an errno: then both have been reset. `first`: what was read from one before, and belongs to the other.
+  // 0 or an errno: then both have been reset. `first`: what was read from one before, and belongs to the other. `pace`: of what
+  // comes from it.
   int add(uint64_t id, UniqueFd one, UniqueFd other, std::vector<uint8_t> first_of_one,
-          std::vector<uint8_t> first_of_other);
+          std::vector<uint8_t> first_of_other, std::shared_ptr<Pace> pace_of_one = nullptr,
+          std::shared_ptr<Pace> pace_of_other = nullptr);
   void stop();  // closes all, and joins the thread
 
  private:
@@ -50,6 +53,9 @@ class Pump {
   bool take_added();  // false: stop
   void adopt(std::unique_ptr<Pair> pair);
   void queue(Pair& pair);
+  void wait_for_pace(Pair& pair, uint64_t nanoseconds);
+  int timeout();  // milliseconds, for epoll_wait
+  void queue_paced();
   void run(Pair& pair);
   void break_off(Pair& pair);
   void end(Pair& pair);
@@ -65,6 +71,8 @@ class Pump {
   PipePool pipes_;
   std::unordered_map<uint64_t, std::unique_ptr<Pair>> pairs_;
   std::vector<Pair*> queue_;
+  std::unordered_set<Pair*> paced_;
+  uint64_t paced_until_ = UINT64_MAX;        // the first of them
   std::vector<std::unique_ptr<Pair>> gone_;  // events that were read together may still name them
 };
 

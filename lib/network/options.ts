@@ -4,6 +4,7 @@ import { optionError } from '../errors.js';
 import { Namespace } from '../namespace/namespace.js';
 import { list, oneOf, onlyKeys, record } from '../spawn/validate.js';
 import { checkAddress, checkPort } from './address.js';
+import { type Bandwidth, checkBandwidth } from './bandwidth.js';
 import { AllowList } from './egress/allow-list.js';
 import type { EgressSetting } from './egress/policy.js';
 import type { EgressRequest } from './types.js';
@@ -22,9 +23,11 @@ export interface NetworkSettings {
   /** undefined: there is no way out, and nobody is told of who tries. */
   readonly egress: EgressSetting | undefined;
   readonly dns: ReadonlyMap<string, string>;
+  /** Rates alone. */
+  readonly bandwidth: Bandwidth | undefined;
 }
 
-const takes = "'none', 'host', a NetNamespace, or an object with ports, egress and dns";
+const takes = "'none', 'host', a NetNamespace, or an object with ports, egress, dns and bandwidth";
 
 /** undefined: nothing but a choice of the namespace, which `namespacesOf` makes. */
 export function networkOf(network: unknown): NetworkSettings | undefined {
@@ -32,14 +35,25 @@ export function networkOf(network: unknown): NetworkSettings | undefined {
   if (network instanceof Namespace && network.type === 'net') return undefined;
   if (network === null || typeof network !== 'object' || Array.isArray(network) || network instanceof Namespace) throw optionError('network', takes, network);
   const options = record(network, 'network');
-  onlyKeys(options, 'network', ['ports', 'egress', 'dns']);
-  const { ports, egress, dns } = options;
+  onlyKeys(options, 'network', ['ports', 'egress', 'dns', 'bandwidth']);
+  const { ports, egress, dns, bandwidth } = options;
   if (dns !== undefined && egress === undefined) throw optionError('network.dns', 'nothing without egress: nobody would ask', dns);
   return {
     ports: ports === undefined ? [] : list(ports, 'network.ports', portOf),
     egress: egress === undefined ? undefined : egressOf(egress),
     dns: dns === undefined ? new Map() : answersOf(record(dns, 'network.dns')),
+    bandwidth: bandwidth === undefined ? undefined : ratesOf(bandwidth, ports !== undefined || egress !== undefined),
   };
+}
+
+function ratesOf(value: unknown, passes: boolean): Bandwidth {
+  const bandwidth = checkBandwidth(value, 'network.bandwidth');
+  for (const option of ['delayMs', 'lossPercent'] as const) {
+    if (bandwidth[option] !== undefined)
+      throw optionError(`network.bandwidth.${option}`, 'nothing without `bridge`: only a link delays and loses', bandwidth[option]);
+  }
+  if (!passes) throw optionError('network.bandwidth', 'nothing without `bridge`, `ports` or `egress`: nothing comes or goes', value);
+  return bandwidth;
 }
 
 function egressOf(value: unknown): EgressSetting {

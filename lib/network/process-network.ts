@@ -6,6 +6,7 @@ import type { Neighbours } from './egress/gate.js';
 import { Policy } from './egress/policy.js';
 import { InnerSockets } from './inner-sockets.js';
 import type { NetworkSettings } from './options.js';
+import { pacesOf } from './pace.js';
 import { TcpPort } from './tcp-port.js';
 import { UdpPort } from './udp-port.js';
 
@@ -19,12 +20,13 @@ export class ProcessNetwork {
   /** Rejects with `NetworkError` ERR_CLOISTER_NETWORK: a port that cannot be had. `neighbours`: on a bridge. */
   static async open(settings: NetworkSettings, neighbours: Neighbours): Promise<ProcessNetwork> {
     const network = new ProcessNetwork();
+    const paces = pacesOf(settings.bandwidth ?? {});
     try {
       for (const port of settings.ports) {
         const kind = port.protocol === 'tcp' ? TcpPort : UdpPort;
-        network.#published.push(await kind.listen(port, network.#inside.sockets));
+        network.#published.push(await kind.listen(port, network.#inside.sockets, paces));
       }
-      if (settings.egress) network.#egress = new Egress(new Policy(settings.egress, settings.dns), neighbours);
+      if (settings.egress) network.#egress = new Egress(new Policy(settings.egress, settings.dns), neighbours, paces);
     } catch (error) {
       network.close();
       throw error;

@@ -1,16 +1,26 @@
 import type { Socket } from 'node:net';
-import type { NativeRelays } from '../../types/native.js';
+import type { NativePace, NativeRelays } from '../../types/native.js';
 import { checked, native } from '../native.js';
 
 let relays: NativeRelays | undefined;
 const ends = new Map<number, () => void>();
 
+export interface Relayed {
+  /** What has been read from the first before. */
+  readonly said?: Buffer | undefined;
+  readonly onEnd?: () => void;
+  /** Of what comes from it. */
+  readonly paceOfOne?: NativePace | undefined;
+  readonly paceOfOther?: NativePace | undefined;
+}
+
 /**
  * Two connections as one: what is read from one is written to the other, no faster than it takes it; the end of one direction is
  * handed on and the other stays open; a reset is handed on as a reset. A thread does it (csrc/core/pump.h), with descriptors of its own: both
- * sockets are destroyed. Without descriptors for it they are carried here. All that was written to them must be on its way, and neither been ended. `said`: what has been read from one before.
+ * sockets are destroyed. Without descriptors for it they are carried here, or reset where they have a pace. All that was written to them must be on
+ * its way, and neither been ended.
  */
-export function relay(one: Socket, other: Socket, said: Buffer = Buffer.alloc(0), onEnd: () => void = () => {}): void {
+export function relay(one: Socket, other: Socket, { said = Buffer.alloc(0), onEnd = () => {}, paceOfOne, paceOfOther }: Relayed = {}): void {
   const fds: number[] = [];
   try {
     for (const socket of [one, other]) fds.push(secondDescriptor(socket));
@@ -18,12 +28,15 @@ export function relay(one: Socket, other: Socket, said: Buffer = Buffer.alloc(0)
   } catch {
     for (const fd of fds) native().close(fd);
     onEnd();
-    carryHere(one, other, said);
+    if (paceOfOne || paceOfOther) {
+      reset(one);
+      reset(other);
+    } else carryHere(one, other, said);
     return;
   }
   const read = [Buffer.concat([said, waitingIn(one)]), waitingIn(other)] as const;
   for (const socket of [one, other]) socket.destroy();
-  const number = relays.add(...(fds as [number, number]), ...read);
+  const number = relays.add(...(fds as [number, number]), ...read, paceOfOne, paceOfOther);
   if (number < 0) onEnd();
   else ends.set(number, onEnd);
 }

@@ -5,6 +5,7 @@ import { endpointText } from './address.js';
 import type { InnerSockets } from './inner-sockets.js';
 import { connectInside, networkError } from './inside.js';
 import type { PortSetting } from './options.js';
+import type { Paces } from './pace.js';
 import { relay, reset } from './relay.js';
 
 /** A port of the host whose connections are made again inside. */
@@ -13,16 +14,18 @@ export class TcpPort {
   readonly #guest: number;
   /** Once the program runs. */
   readonly #inside: Promise<InnerSockets>;
+  readonly #paces: Paces;
   readonly #open = new Set<net.Socket>();
 
-  private constructor(server: net.Server, guest: number, inside: Promise<InnerSockets>) {
+  private constructor(server: net.Server, guest: number, inside: Promise<InnerSockets>, paces: Paces) {
     this.#server = server;
     this.#guest = guest;
     this.#inside = inside;
+    this.#paces = paces;
     server.on('connection', (socket: net.Socket) => void this.#forward(socket));
   }
 
-  static async listen({ address, host, guest }: PortSetting, inside: Promise<InnerSockets>): Promise<TcpPort> {
+  static async listen({ address, host, guest }: PortSetting, inside: Promise<InnerSockets>, paces: Paces): Promise<TcpPort> {
     const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true });
     server.listen({ host: address, port: host, exclusive: true });
     try {
@@ -32,7 +35,7 @@ export class TcpPort {
     }
     // The program's process is what the event loop waits for.
     server.unref();
-    return new TcpPort(server, guest, inside);
+    return new TcpPort(server, guest, inside, paces);
   }
 
   get host(): number {
@@ -55,7 +58,7 @@ export class TcpPort {
         return;
       }
       this.#track(guest);
-      relay(socket, guest);
+      relay(socket, guest, { paceOfOne: this.#paces.ingress, paceOfOther: this.#paces.egress });
     } catch {
       // As if nobody were listening.
       reset(socket);

@@ -7,6 +7,7 @@ import { endpointText } from './address.js';
 import { Flows } from './flows.js';
 import type { InnerSockets } from './inner-sockets.js';
 import type { PortSetting } from './options.js';
+import { mayGo, type Paces } from './pace.js';
 import { portError } from './tcp-port.js';
 
 /** A UDP port of the host; each peer has a socket of its own inside, so that answers find their way. */
@@ -14,18 +15,20 @@ export class UdpPort {
   readonly #socket: dgram.Socket;
   readonly #guest: number;
   readonly #inside: Promise<InnerSockets>;
+  readonly #paces: Paces;
   readonly #peers = new Flows<Promise<dgram.Socket>>(end);
 
-  private constructor(socket: dgram.Socket, guest: number, inside: Promise<InnerSockets>) {
+  private constructor(socket: dgram.Socket, guest: number, inside: Promise<InnerSockets>, paces: Paces) {
     this.#socket = socket;
     this.#guest = guest;
     this.#inside = inside;
+    this.#paces = paces;
     socket.on('message', (message, from) => this.#receive(message, from));
     // What could not be delivered to a peer (ECONNREFUSED by ICMP) is lost, as datagrams are.
     socket.on('error', () => {});
   }
 
-  static async listen({ address, host, guest }: PortSetting, inside: Promise<InnerSockets>): Promise<UdpPort> {
+  static async listen({ address, host, guest }: PortSetting, inside: Promise<InnerSockets>, paces: Paces): Promise<UdpPort> {
     const socket = dgram.createSocket(isIPv6(address) ? 'udp6' : 'udp4');
     try {
       const bound = once(socket, 'listening');
@@ -36,7 +39,7 @@ export class UdpPort {
       throw portError(cause, address, host);
     }
     socket.unref();
-    return new UdpPort(socket, guest, inside);
+    return new UdpPort(socket, guest, inside, paces);
   }
 
   get host(): number {
@@ -49,6 +52,7 @@ export class UdpPort {
   }
 
   #receive(message: Buffer, { address, port }: dgram.RemoteInfo): void {
+    if (!mayGo(this.#paces.ingress, message.length)) return;
     const name = endpointText(address, port);
     const peer = this.#peers.heard(name, () => this.#open(address, port));
     peer.then(
@@ -69,6 +73,7 @@ export class UdpPort {
     const socket = dgram.createSocket('udp4');
     socket.on('error', () => {});
     socket.on('message', (answer) => {
+      if (!mayGo(this.#paces.egress, answer.length)) return;
       try {
         this.#socket.send(answer, port, address);
       } catch {

@@ -24,14 +24,22 @@ const isOnBridge = (network: SpawnOptions['network']): network is NetworkOptions
 export function withoutBridge(network: SpawnOptions['network']): SpawnOptions['network'] {
   if (isOnBridge(network)) {
     const { ports, egress, dns } = network;
-    if (egress !== undefined) return { ...(ports === undefined ? {} : { ports }), egress, ...(dns === undefined ? {} : { dns: split(network).outside }) };
-    return ports === undefined ? 'none' : { ports };
+    const rest = { ...(ports === undefined ? {} : { ports }), ...ratesOf(network) };
+    if (egress !== undefined) return { ...rest, egress, ...(dns === undefined ? {} : { dns: split(network).outside }) };
+    return ports === undefined ? 'none' : rest;
   }
   if (typeof network !== 'object' || network === null || network instanceof Namespace || Array.isArray(network)) return network;
   const { bridge: _, ...rest } = network as NetworkOptions;
-  for (const option of ['address', 'mac', 'bandwidth'] as const)
+  for (const option of ['address', 'mac'] as const)
     if (rest[option] !== undefined) throw optionError(`network.${option}`, 'nothing without `bridge`', rest[option]);
   return rest;
+}
+
+/** Of what does not pass the link: it passes this process. */
+function ratesOf({ bandwidth }: NetworkOptions): Pick<NetworkOptions, 'bandwidth'> {
+  const { egressBps, ingressBps } = bandwidth ?? {};
+  if (egressBps === undefined && ingressBps === undefined) return {};
+  return { bandwidth: { ...(egressBps === undefined ? {} : { egressBps }), ...(ingressBps === undefined ? {} : { ingressBps }) } };
 }
 
 export function bridgeOf(options: SpawnOptions, namespaces: { readonly net: NamespaceChoice; readonly mount: NamespaceChoice }): BridgeSetting | undefined {
@@ -48,8 +56,6 @@ export function bridgeOf(options: SpawnOptions, namespaces: { readonly net: Name
   if (names !== undefined && namespaces.mount !== 'new')
     throw optionError('network.dns', "nothing when namespaces.mount is not 'new': there is no /etc/hosts to write", dns);
   const seat = seatOptions({ address, mac, bandwidth }, 'network.', bridge);
-  if (seat.bandwidth !== undefined && egress !== undefined)
-    throw optionError('network.bandwidth', 'nothing with egress in this version: what leaves by way of this process is not shaped', bandwidth);
   if (seat.bandwidth !== undefined) checkLimitIsKept(options);
   return { bridge, seat: { ...seat, hostname, confined: egress !== undefined }, dns: names === undefined ? {} : dnsOf(names) };
 }

@@ -13,7 +13,9 @@ const script = `
   import { spawnIsolated } from 'cloister';
   const mounts = [{ type: 'bind', source: ${fixtures}, target: '/probe', readonly: true }];
   const ports = [{ host: 0, guest: 80 }, { host: 0, guest: 53, protocol: 'udp' }];
-  const ask = (...words) => spawnIsolated('/probe/probe', words, { mounts, stdio: 'ignore', network: { ports, egress: ({ port, protocol }) => port === 5 && (protocol === 'udp' || ((socket) => socket.end('x'))) } });
+  // Whoever is in the world would be waited for.
+  const nobody = { host: '127.0.0.1', port: 9 };
+  const ask = (...words) => spawnIsolated('/probe/probe', words, { mounts, stdio: 'ignore', network: { ports, egress: ({ port, protocol }) => port === 5 && (protocol === 'udp' ? nobody : (socket) => socket.end('x')) } });
   const endings = [
     () => ask('connect-tcp', '192.0.2.1', '5', 'x', '--', 'connect-tcp', '192.0.2.1', '6', '--', 'send-udp', '192.0.2.1', '6', 'x', '--', 'send-udp', '2001:db8::1', '5', 'x', '--', 'send-udp', '::', '5', 'x'),
     () => ask('connect-tcp', '192.0.2.1', '5', '--', 'sleep').once('spawn', function () { this.kill('SIGKILL'); }),

@@ -359,6 +359,51 @@ void stops_in_the_middle() {
   carrier.pump.stop();
 }
 
+double seconds_since(uint64_t begin) { return static_cast<double>(nanoseconds_now() - begin) / 1e9; }
+
+// Two connections that share a pace go no faster than it, together; the other direction is free.
+void keeps_a_pace() {
+  constexpr double kRate = 4e6;
+  constexpr size_t kSize = 1 << 20;
+  for (const size_t pipes : {size_t{256}, size_t{0}}) {
+    Carrier carrier(pipes);
+    const std::shared_ptr<Pace> pace = std::make_shared<Pace>(kRate);
+    Ends clients[2] = {tcp(), tcp()}, servers[2] = {tcp(), tcp()};
+    const std::string text = sample(kSize, 5);
+    const uint64_t begin = nanoseconds_now();
+    std::thread speakers[2];
+    for (int i = 0; i < 2; i++) {
+      CHECK_EQ(carrier.pump.add(static_cast<uint64_t>(i + 1), std::move(clients[i].inner), std::move(servers[i].inner),
+                                {}, {}, pace),
+               0);
+      speakers[i] = std::thread(
+          [&, i] { (void)(say_all(clients[i].outer.get(), text) && shutdown(clients[i].outer.get(), SHUT_WR) == 0); });
+    }
+    for (Ends& server : servers) {
+      CHECK(hear_all(server.outer.get()) == text);
+      finish(server.outer.get());
+    }
+    // What a bucket has at first goes at once.
+    CHECK(seconds_since(begin) >= (2.0 * kSize - kRate / 200) / kRate);
+    for (std::thread& speaker : speakers) speaker.join();
+    for (Ends& client : clients) CHECK(hear_all(client.outer.get()).empty());
+    carrier.wait_for(2);
+  }
+}
+
+void stops_while_it_waits_for_a_pace() {
+  Carrier carrier;
+  Ends client = tcp(), server = tcp();
+  const std::shared_ptr<Pace> pace = std::make_shared<Pace>(1000);
+  CHECK_EQ(carrier.pump.add(1, std::move(client.inner), std::move(server.inner), {}, {}, pace), 0);
+  say(client.outer.get(), sample(100'000, 6));
+  hear_exactly(server.outer.get(), 1000);
+  carrier.pump.stop();
+  int error;
+  hear(server.outer.get(), error);
+  CHECK_EQ(error, ECONNRESET);
+}
+
 void fails_without_descriptors() {
   Carrier carrier;
   Ends client = tcp(), server = tcp();
@@ -392,6 +437,8 @@ int main() {
   many_that_do_not_read();
   many_that_are_idle();
   stops_in_the_middle();
+  keeps_a_pace();
+  stops_while_it_waits_for_a_pace();
   fails_without_descriptors();
   CHECK_EQ(open_descriptors(), before);
   return result();

@@ -184,9 +184,9 @@ describe('refused, with what it takes', () => {
       ),
     ).toMatchInlineSnapshot(`
       {
-        "0": "option 'network' takes 'none', 'host', a NetNamespace, or an object with ports, egress and dns; got "bridge"",
-        "1": "option 'network' takes 'none', 'host', a NetNamespace, or an object with ports, egress and dns; got null",
-        "2": "option 'network' takes 'none', 'host', a NetNamespace, or an object with ports, egress and dns; got an array of 0",
+        "0": "option 'network' takes 'none', 'host', a NetNamespace, or an object with ports, egress, dns and bandwidth; got "bridge"",
+        "1": "option 'network' takes 'none', 'host', a NetNamespace, or an object with ports, egress, dns and bandwidth; got null",
+        "2": "option 'network' takes 'none', 'host', a NetNamespace, or an object with ports, egress, dns and bandwidth; got an array of 0",
         "3": "option 'network.port' takes nothing: there is no such option; got 1",
         "4": "option 'network.ports' takes an array; got 1",
         "5": "option 'network.ports[0]' takes an object; got 1",

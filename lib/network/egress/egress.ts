@@ -1,5 +1,6 @@
 import { checked, native } from '../../native.js';
 import type { Denial } from '../../spawn/types.js';
+import type { Paces } from '../pace.js';
 import { Gate, type Neighbours } from './gate.js';
 import { sockets } from './interception.js';
 import type { Policy } from './policy.js';
@@ -11,15 +12,17 @@ import { Who } from './who.js';
 export class Egress {
   readonly #policy: Policy;
   readonly #neighbours: Neighbours;
+  readonly #paces: Paces;
   /** Until the child has sent what it has opened. */
   #channel: number;
   /** For the plan, which takes it. */
   readonly theirs: number;
   readonly #ways: { close(): void }[] = [];
 
-  constructor(policy: Policy, neighbours: Neighbours) {
+  constructor(policy: Policy, neighbours: Neighbours, paces: Paces) {
     this.#policy = policy;
     this.#neighbours = neighbours;
+    this.#paces = paces;
     [this.#channel, this.theirs] = checked(native().socketPair(), 'socketpair', 'make the way out') as [number, number];
   }
 
@@ -33,7 +36,7 @@ export class Egress {
     this.#ways.push(who);
     for (let at = 0; at + 2 < fds.length; at += 3) {
       const [tcp, udp, raw] = fds.slice(at, at + 3) as [number, number, number];
-      this.#ways.push(new TcpWay(native().handOver(tcp), gate), new UdpWay(udp, raw, gate));
+      this.#ways.push(new TcpWay(native().handOver(tcp), gate, this.#paces), new UdpWay(udp, raw, gate, this.#paces));
     }
   }
 

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import * as net from 'node:net';
+import { type Paces, pipeAtPace } from '../pace.js';
 import { relay, reset } from '../relay.js';
 import type { EgressTarget } from '../types.js';
 import { longest, namesIn, type Said } from './first-bytes.js';
@@ -13,6 +14,7 @@ export const mostConnections = 4096;
 /** Every TCP connection of a sandbox to anywhere, accepted in the place of whoever it was meant for. */
 export class TcpWay {
   readonly #gate: Gate;
+  readonly #paces: Paces;
   readonly #server: net.Server;
   readonly #open = new Set<net.Socket>();
   /** Those that are no sockets of Node's any more. */
@@ -22,8 +24,9 @@ export class TcpWay {
   /** Those that functions have. */
   readonly #handed = new Set<net.Socket>();
 
-  constructor(fd: number, gate: Gate) {
+  constructor(fd: number, gate: Gate, paces: Paces) {
     this.#gate = gate;
+    this.#paces = paces;
     this.#server = net.createServer({ allowHalfOpen: true });
     this.#server.on('connection', (socket: net.Socket) => this.#accept(socket));
     // What cannot be accepted for want of descriptors stays in the queue.
@@ -77,6 +80,7 @@ export class TcpWay {
       relayIfTrue(
         socket,
         outside,
+        this.#paces,
         hostname,
         (said) => this.#relay(socket, outside, said),
         (lie) => this.#gate.deny(asked, { hostname: lie }),
@@ -85,7 +89,7 @@ export class TcpWay {
 
   #relay(socket: net.Socket, outside: net.Socket, said?: Buffer): void {
     this.#relayed++;
-    relay(socket, outside, said, () => this.#relayed--);
+    relay(socket, outside, { said, onEnd: () => this.#relayed--, paceOfOne: this.#paces.egress, paceOfOther: this.#paces.ingress });
   }
 
   async #redirect(socket: net.Socket, asked: Asked, hostname: string | undefined, target: EgressTarget): Promise<void> {
@@ -129,7 +133,14 @@ function track(set: Set<net.Socket>, socket: net.Socket): void {
 const named = (hostname: string | undefined): { hostname?: string } => (hostname === undefined ? {} : { hostname });
 
 /** Nothing of what is said leaves before it is known whom it names, if anybody; what the other side says arrives meanwhile. */
-function relayIfTrue(socket: net.Socket, outside: net.Socket, hostname: string, onTruth: (said: Buffer) => void, onLie: (name: string) => Promise<void>): void {
+function relayIfTrue(
+  socket: net.Socket,
+  outside: net.Socket,
+  { ingress }: Paces,
+  hostname: string,
+  onTruth: (said: Buffer) => void,
+  onLie: (name: string) => Promise<void>,
+): void {
   let said = Buffer.alloc(0);
   const end = (lie: string): void => {
     stop();
@@ -145,7 +156,7 @@ function relayIfTrue(socket: net.Socket, outside: net.Socket, hostname: string, 
     if (lie !== undefined) end(lie);
     else {
       stop();
-      outside.unpipe(socket);
+      arriveNoMore();
       // What the other side has said before may still be waiting to be read.
       socket.pause();
       if (socket.writableLength === 0) onTruth(said);
@@ -176,13 +187,15 @@ function relayIfTrue(socket: net.Socket, outside: net.Socket, hostname: string, 
     if (outside.readableEnded && !outside.errored) socket.end();
     else reset(socket);
   };
+  const unpipe = (): void => void outside.unpipe(socket);
   const stop = (): void => {
     socket.off('data', onData).off('end', onEnd).off('close', onClose);
     outside.off('close', onGone);
   };
   socket.on('data', onData).on('end', onEnd).on('close', onClose);
   outside.on('close', onGone);
-  outside.pipe(socket);
+  const arriveNoMore = ingress ? pipeAtPace(outside, socket, ingress) : unpipe;
+  if (!ingress) outside.pipe(socket);
 }
 
 /** Each with its length before it: RFC 7766. One after the other, and no faster than they are read. */

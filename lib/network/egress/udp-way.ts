@@ -4,6 +4,7 @@ import { isIPv6 } from 'node:net';
 import { native } from '../../native.js';
 import { endpointText, socketAddress } from '../address.js';
 import { Flows } from '../flows.js';
+import { mayGo, type Paces } from '../pace.js';
 import type { Asked, Gate } from './gate.js';
 import { port as dnsPort } from './inside-addresses.js';
 import { addressesOf, Barred } from './outside.js';
@@ -25,12 +26,14 @@ export class UdpWay {
   readonly #gate: Gate;
   readonly #datagrams: { close(): void };
   readonly #raw: number;
+  readonly #paces: Paces;
   readonly #peers = new Flows<Peer>(({ socket }) => socket?.close());
   #closed = false;
 
   /** Takes both descriptors. */
-  constructor(fd: number, raw: number, gate: Gate) {
+  constructor(fd: number, raw: number, gate: Gate, paces: Paces) {
     this.#gate = gate;
+    this.#paces = paces;
     this.#raw = raw;
     this.#datagrams = new (native().Datagrams)(fd, (data, from, fromPort, to, toPort) => {
       this.#receive(data, { protocol: 'udp', from, fromPort, to, toPort });
@@ -56,9 +59,10 @@ export class UdpWay {
       void this.#decide(name, begun, asked);
       return begun;
     });
-    if (peer.socket) peer.socket.send(data);
-    else if (!peer.waiting) this.#refuse(asked);
-    else if (peer.waiting.reduce((sum, { length }) => sum + length, data.length) <= mostWaiting) peer.waiting.push(data);
+    if (!peer.socket && !peer.waiting) this.#refuse(asked);
+    else if (!mayGo(this.#paces.egress, data.length)) return;
+    else if (peer.socket) peer.socket.send(data);
+    else if (peer.waiting && peer.waiting.reduce((sum, { length }) => sum + length, data.length) <= mostWaiting) peer.waiting.push(data);
   }
 
   async #decide(name: string, peer: Peer, asked: Asked): Promise<void> {
@@ -87,7 +91,7 @@ export class UdpWay {
 
   async #open({ address, port }: { address: string; port: number }, asked: Asked): Promise<dgram.Socket> {
     const socket = dgram.createSocket(isIPv6(address) ? 'udp6' : 'udp4');
-    socket.on('message', (answer) => this.#reply(asked, answer));
+    socket.on('message', (answer) => mayGo(this.#paces.ingress, answer.length) && this.#reply(asked, answer));
     // Told inside as it was told to us.
     socket.on('error', () => this.#refuse(asked));
     socket.unref();
