@@ -1,6 +1,7 @@
 /** A tar into a directory as `import` does it, but in this thread, and back again. */
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { IsolationError } from 'cloister';
 import { native } from '../../dist/native.js';
 import { run } from '../../dist/tree/tree-tasks.js';
 
@@ -9,8 +10,8 @@ const isRoot = process.geteuid?.() === 0;
 export interface KeptTar {
   /** How it was kept. */
   readonly kept: 'recipe' | 'whole';
-  /** What comes back. */
-  readonly tar: Buffer;
+  /** What comes back. undefined: an ordinary user, who is not root in a namespace here, may not read what the tree has. */
+  readonly tar: Buffer | undefined;
 }
 
 /** `tar` is a file; `place` is a directory for some more files, `tree` an empty one. Throws where the tar is refused. */
@@ -33,7 +34,12 @@ export function keepTar(tar: string, tree: string, place: string, limits: { size
     } as const;
     const outcome = run(request, { input, output: undefined, result: -1, lent: [root, recipe, whole] }) as { tar: { kept: KeptTar['kept'] } };
     if (outcome.tar.kept === 'whole') return { kept: 'whole', tar: readFileSync(join(place, 'whole')) };
-    run({ kind: 'assemble' }, { input: undefined, output, result: -1, lent: [root, recipe] });
+    try {
+      run({ kind: 'assemble' }, { input: undefined, output, result: -1, lent: [root, recipe] });
+    } catch (error) {
+      if (isRoot || (error as IsolationError).errnoName !== 'EACCES') throw error;
+      return { kept: 'recipe', tar: undefined };
+    }
     return { kept: 'recipe', tar: readFileSync(join(place, 'back')) };
   } finally {
     for (const fd of [input, recipe, whole, output]) closeSync(fd);
