@@ -215,7 +215,7 @@ test('without descriptors for it, a connection is carried all the same', async (
       const [[client, one], [server, other]] = [await pair(), await pair()];
       const fds = [];
       try { for (;;) fds.push(openSync('/dev/null')); } catch ({ code }) { if (code !== 'EMFILE') throw code; }
-      relay(one, other, Buffer.from('said, '));
+      relay(one, other, { said: Buffer.from('said, ') });
       for (const fd of fds) closeSync(fd);
       return [client, server, one.destroyed];
     };
