@@ -65,7 +65,7 @@ describe('the main thread', () => {
     'process.abort() is no better': { end: 'process.abort();', exitCode: null },
   } as const;
   for (const [way, { end, exitCode }] of Object.entries(ways)) {
-    test.each(points)(`${way}, at: %s`, async (point) => {
+    test.concurrent.each(points)(`${way}, at: %s`, async (point) => {
       const marker = new Marker();
       const outcome = await inChild(`const end = (children) => { ${end} };\n${body(point)}`, { env: marker.env });
       expect(outcome.stdout).toBe('');
@@ -85,7 +85,7 @@ describe('a worker, while the main thread lives on', () => {
     'an exception that nobody catches': "process.nextTick(() => { throw new Error('on purpose'); });",
   };
   for (const [way, end] of Object.entries(ways)) {
-    test.each(points)(`${way}, at: %s`, async (point) => {
+    test.concurrent.each(points)(`${way}, at: %s`, async (point) => {
       const marker = new Marker();
       const worker = `(async () => {
         const { parentPort } = await import('node:worker_threads');
