@@ -88,7 +88,8 @@ export class StoreDirectory {
     const file = join(path, 'version');
     if (!existsSync(file)) {
       const others = readdirSync(path).filter((name) => !name.startsWith('.version.') && name !== 'version');
-      if (others.length > 0 && !existsSync(file)) throw notAStore(path, `it has no file 'version', but ${others.slice(0, 3).join(', ')}`);
+      if (!others.every((name) => isHalfMade(path, name)) && !existsSync(file))
+        throw notAStore(path, `it has no file 'version', but ${others.slice(0, 3).join(', ')}`);
       for (const kind of kinds) await mkdir(join(path, kind), { recursive: true, mode: 0o700 });
       await mkdir(join(path, 'blobs/sha256'), { recursive: true, mode: 0o700 });
       await writeFile(store.lock, '', { flag: 'a', mode: 0o600 });
@@ -192,6 +193,18 @@ export class StoreDirectory {
   /** A name's newer record comes first. They only move from there to here, so whoever looks in this order misses none. */
   #placesOf(kind: RecordKind): string[] {
     return [join(this.recent, kind), join(this.path, kind)];
+  }
+}
+
+/** What there is of a store while somebody makes it, or who did was killed: nothing is put into one that has no version. */
+function isHalfMade(path: string, name: string): boolean {
+  if (name === 'lock') return true;
+  if (!(kinds as readonly string[]).includes(name)) return false;
+  try {
+    return readdirSync(join(path, name)).every((inner) => name === 'blobs' && inner === 'sha256' && readdirSync(join(path, name, inner)).length === 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOTDIR') return false;
+    throw error;
   }
 }
 

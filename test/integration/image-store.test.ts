@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { createReadStream, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { createReadStream, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { gzipSync } from 'node:zlib';
@@ -391,4 +391,17 @@ test('a directory that is something else is left alone', async () => {
   const store = join(temporary(), 's');
   await (await LayerStore.open(store))[Symbol.asyncDispose]();
   expect(lstatSync(store).mode & 0o777).toBe(0o700);
+});
+
+test('many may open one that is not there yet, and one whose maker was killed is made whole', async () => {
+  const directory = join(temporary(), 'store');
+  const stores = await Promise.all(Array.from({ length: 8 }, () => LayerStore.open(directory)));
+  for (const store of stores) await store[Symbol.asyncDispose]();
+  rmSync(join(directory, 'version'));
+  for (const later of ['names', 'recent']) rmSync(join(directory, later), { recursive: true });
+  const store = await LayerStore.open(directory);
+  await store.import(tarOf({ a: 'a' }));
+  await store[Symbol.asyncDispose]();
+  rmSync(join(directory, 'version'));
+  expect(await told(LayerStore.open(directory))).toMatch(/^ERR_CLOISTER_STORE: .* is no layer store of this version: it has no file 'version', but /);
 });
