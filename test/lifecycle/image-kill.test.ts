@@ -124,7 +124,9 @@ async function needed(place: string, store: LayerStore): Promise<string[]> {
   for (const image of await all(store.images())) {
     found.add(`images/${hex(image.digest)}`).add(`blobs/sha256/${hex(image.digest)}`);
     const manifest = JSON.parse(readFileSync(join(place, 'store/blobs/sha256', hex(image.digest)), 'utf8'));
-    for (const { digest } of [manifest.config, ...manifest.layers]) found.add(`blobs/sha256/${hex(digest)}`);
+    found.add(`blobs/sha256/${hex(manifest.config.digest)}`);
+    // A layer that was here before, in another form, has not brought this one along.
+    for (const { digest } of manifest.layers) if (existsSync(join(place, 'store/blobs/sha256', hex(digest)))) found.add(`blobs/sha256/${hex(digest)}`);
     for (const { digest, chainId } of image.layers) {
       found
         .add(`layers/${hex(digest)}`)
