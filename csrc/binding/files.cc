@@ -197,7 +197,12 @@ Napi::Value set_owner(const Info& info) {
 }
 
 // setMode(fd, mode)
-Napi::Value set_mode(const Info& info) { return result_of(info, chmod(Link(int_at(info, 0)).path, uint_at(info, 1))); }
+Napi::Value set_mode(const Info& info) {
+  const int fd = int_at(info, 0);
+  // fchmod(2) refuses a descriptor of O_PATH, chmod(2) by /proc takes one: fchmodat2 is newer (6.6).
+  const int result = fchmod(fd, uint_at(info, 1));
+  return result_of(info, result == 0 || errno != EBADF ? result : chmod(Link(fd).path, uint_at(info, 1)));
+}
 
 // setTime(fd, name, seconds, nanoseconds): of the last modification
 Napi::Value set_time(const Info& info) {

@@ -1,6 +1,6 @@
 import { createWriteStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
-import { compressor } from './compression.js';
+import { compressor } from '../tree/compression.js';
 import { type Digest, digestOf, Meter } from './digest.js';
 import { atOnce, haveLayer, placeDocuments } from './incoming-image.js';
 import { missingLayer } from './layer.js';

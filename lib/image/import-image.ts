@@ -3,8 +3,8 @@ import { mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { ImageError } from '../errors.js';
+import { compressionOf, decompressor, peek } from '../tree/compression.js';
 import { extract } from '../tree/tree.js';
-import { compressionOf, decompressor, peek } from './compression.js';
 import { type Digest, Meter } from './digest.js';
 import { importDockerArchive } from './docker-archive.js';
 import { findImage, type ReceiveOptions, receiveImage } from './incoming-image.js';
@@ -55,7 +55,7 @@ async function unpacked(workspace: Workspace, path: string, { signal, sizeLimit 
   const directory = workspace.newPath();
   await mkdir(directory);
   const meter = new Meter();
-  const undo = decompressor(compression);
+  const undo = await decompressor(compression);
   await bothEnds(extract(meter, directory, { signal, sizeLimit }), undo ? pipeline(whole, undo, meter) : pipeline(whole, meter), signal);
   return directory;
 }

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { ImageError } from '../errors.js';
+import { type Compression, compressionOf, peek } from '../tree/compression.js';
 import { type ExtractOptions, type ExtractReport, extract } from '../tree/tree.js';
-import { brokenCompression, type Compression, compressionOf, decompressor, peek } from './compression.js';
 import { type Digest, Meter, mismatch } from './digest.js';
 import { layerMediaTypes } from './media-types.js';
 import type { LayerRecord, TarRecord } from './store-directory.js';
@@ -105,14 +105,14 @@ async function headOf(file: FileHandle): Promise<Buffer> {
 
 const tooLong = (size: number): ImageError => mismatch('a layer', `${size} bytes`, 'more');
 
-const optionsOf = ({ signal, sizeLimit }: IncomingLayer): ExtractOptions => ({ digest: true, signal, sizeLimit });
+const optionsOf = ({ signal, sizeLimit }: IncomingLayer, compression: Compression): ExtractOptions => ({ digest: { compression }, signal, sizeLimit });
 
 /** A recipe is kept, or else, by way of the same thread, the tar. */
 async function takePlain(layer: IncomingLayer, whole: Readable | number, { blobFile, directory }: Place): Promise<Taken> {
   const recipeFile = join(directory, 'recipe');
   await using recipe = await open(recipeFile, 'wx+', 0o600);
   await using copy = await open(blobFile, 'wx', 0o600);
-  const options = { ...optionsOf(layer), keep: { recipe: recipe.fd, whole: copy.fd } };
+  const options = { ...optionsOf(layer, 'none'), keep: { recipe: recipe.fd, whole: copy.fd } };
   const tree = join(directory, 'tree');
   const meter = meterOf(layer, false);
   const report = await (typeof whole === 'number'
@@ -123,19 +123,17 @@ async function takePlain(layer: IncomingLayer, whole: Readable | number, { blobF
 }
 
 async function takeCompressed(layer: IncomingLayer, whole: Readable, compression: Compression, { blobFile, directory }: Place): Promise<Taken> {
+  await using kept = await open(blobFile, 'wx', 0o600);
   const meter = meterOf(layer, true);
-  const unpacked = decompressor(compression) as Transform;
-  try {
-    const report = await bothEnds(
-      extract(unpacked, join(directory, 'tree'), optionsOf(layer)),
-      spool(whole, meter, blobFile, unpacked, layer.signal),
-      layer.signal,
-    );
-    return { report, blob: { digest: meter.digest(), size: meter.bytes } };
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw code?.startsWith('Z_') || code?.startsWith('ZSTD_') ? brokenCompression(compression, cause) : cause;
-  }
+  const copy = new Transform({
+    transform: (chunk: Buffer, _encoding, done) => void kept.writeFile(chunk).then(() => done(null, chunk), done),
+  });
+  const report = await bothEnds(
+    extract(copy, join(directory, 'tree'), optionsOf(layer, compression)),
+    pipeline(whole, meter, copy, layer.signal ? { signal: layer.signal } : {}),
+    layer.signal,
+  );
+  return { report, blob: { digest: meter.digest(), size: meter.bytes } };
 }
 
 const meterOf = ({ blob, onBytes }: IncomingLayer, hashes: boolean): Meter =>
@@ -151,12 +149,4 @@ export async function bothEnds<A>(reading: Promise<A>, feeding: Promise<void>, s
   if (signal?.aborted) throw signal.reason;
   const reasons = [fed, read].flatMap((result) => (result.status === 'rejected' ? [result.reason as NodeJS.ErrnoException] : []));
   throw reasons.find(({ code }) => code !== 'EPIPE' && code !== 'ERR_STREAM_PREMATURE_CLOSE') ?? reasons[0];
-}
-
-async function spool(source: Readable, meter: Meter, file: string, unpacked: Transform, signal: AbortSignal | undefined): Promise<void> {
-  await using kept = await open(file, 'wx', 0o600);
-  const copy = new Transform({
-    transform: (chunk: Buffer, _encoding, done) => void kept.writeFile(chunk).then(() => done(null, chunk), done),
-  });
-  await pipeline(source, meter, copy, unpacked, signal ? { signal } : {});
 }

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { createReadStream, existsSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { ImageError } from '../errors.js';
+import { compressionOf, decompressor, peek } from '../tree/compression.js';
 import { assemble } from '../tree/tree.js';
-import { compressionOf, decompressor, peek } from './compression.js';
 import { type Digest, hexOf } from './digest.js';
 import { missingLayer } from './layer.js';
 import type { StoreDirectory, TarRecord } from './store-directory.js';
@@ -35,7 +35,7 @@ export async function tarOf(store: StoreDirectory, layer: Digest): Promise<Reada
 
 export async function tarInBlob(store: StoreDirectory, tar: TarRecord): Promise<Readable> {
   const { head, whole } = await peek(blobOf(store, tar.digest), 6);
-  const undo = decompressor(compressionOf(head) ?? 'none');
+  const undo = await decompressor(compressionOf(head) ?? 'none');
   return undo ? whole.on('error', (error) => undo.destroy(error)).pipe(undo) : whole;
 }
 

@@ -1,4 +1,4 @@
-import type { Compression } from './compression.js';
+import type { Compression } from '../tree/compression.js';
 
 // image-spec, media-types.md, and Docker's own older names (distribution, "Image Manifest Version 2, Schema 2").
 

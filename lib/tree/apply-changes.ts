@@ -10,7 +10,7 @@ import { components, join, printable } from './names.js';
 import type { OverlayPrefix } from './overlay-attributes.js';
 import { type PartOrder, partsOf } from './part-order.js';
 import { Placement } from './placement.js';
-import { ByteSource } from './streams.js';
+import { ByteSource, piecesIn } from './streams.js';
 import type { TaskDescriptors } from './task.js';
 
 // The task behind OverlayRootfs.apply(): accepted changes into a directory of the host. What is written comes from a stranger, and the
@@ -51,7 +51,7 @@ export function run(request: ApplyRequest, { input, lent }: TaskDescriptors): Ap
 }
 
 function acceptedFrom(input: number): Set<string> {
-  const source = new ByteSource(input);
+  const source = new ByteSource(piecesIn(input));
   const chunks: Buffer[] = [];
   for (let bytes = source.some(2 ** 18); bytes; bytes = source.some(2 ** 18)) chunks.push(Buffer.from(bytes));
   return new Set(Buffer.concat(chunks).toString('utf8').split('\n').filter(Boolean));

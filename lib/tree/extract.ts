@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { ImageError } from '../errors.js';
 import { native } from '../native.js';
 import * as k from '../plan/constants.js';
@@ -26,7 +25,6 @@ export interface ExtractRequest {
   readonly keepOwners: boolean;
   readonly prefix: OverlayPrefix;
   readonly whiteouts: Whiteouts;
-  readonly digest?: boolean;
 }
 
 /** Descriptors of two empty files that the tar is kept in: tar-keeper.ts. */
@@ -40,8 +38,6 @@ export interface ExtractOutcome {
   readonly entries: number;
   readonly sizeBytes: number;
   readonly tar: {
-    /** sha256, in hexadecimal digits; undefined: nobody has asked. */
-    readonly digest: string | undefined;
     readonly size: number;
     /** undefined: it was not to be kept. */
     readonly kept: 'recipe' | 'whole' | undefined;
@@ -61,17 +57,16 @@ const ownersOwn = 0o700;
 /** PATH_MAX: nobody could use a longer one. */
 const longestPath = 4095;
 
-export function extractTree(source: number, root: number, request: ExtractRequest, tar?: TarFiles): ExtractOutcome {
-  const hash = request.digest ? createHash('sha256') : undefined;
+export function extractTree(pieces: () => Buffer | undefined, root: number, request: ExtractRequest, tar?: TarFiles): ExtractOutcome {
   const keeper = tar && new TarKeeper(root, tar.recipe, tar.whole);
   let size = 0;
-  const read = (bytes: Buffer): void => {
-    size += bytes.length;
+  const measured = (): Buffer | undefined => {
+    const piece = pieces();
+    size += piece?.length ?? 0;
     if (size > request.sizeLimit) throw tooBig(request.sizeLimit);
-    hash?.update(bytes);
+    return piece;
   };
-  const bytes = new ByteSource(source, keeper ? { read, taken: (taken) => keeper.take(taken) } : { read });
-  const reader = new TarReader(bytes);
+  const reader = new TarReader(new ByteSource(measured, keeper && ((bytes) => keeper.take(bytes))));
   const extraction = new Extraction(root, reader, request, keeper);
   try {
     for (let entry = reader.next(); entry; entry = reader.next()) extraction.take(entry);
@@ -80,7 +75,7 @@ export function extractTree(source: number, root: number, request: ExtractReques
   } finally {
     extraction.close();
   }
-  return { ...extraction.outcome, tar: { digest: hash?.digest('hex'), size, kept: keeper?.end() } };
+  return { ...extraction.outcome, tar: { size, kept: keeper?.end() } };
 }
 
 function tooBig(limit: number): ImageError {

@@ -4,7 +4,7 @@ import { must, self } from './files.js';
 
 // Bytes from and to a pipe (or a file), on the side of the thread that does the work.
 
-const size = 2 ** 18;
+export const pieceSize = 2 ** 18;
 /** Milliseconds after which a waiting thread looks whether it has been told to end: Worker.terminate() cannot interrupt a system call. */
 const patience = 200;
 
@@ -12,34 +12,82 @@ function awaitPipe(fd: number, forWriting: boolean): void {
   while (must(native().files.wait(fd, forWriting, patience), 'poll', self) === 0);
 }
 
-/** Both are told each byte, once and in their order. */
-export interface SourceWatch {
-  /** As it comes: in large pieces. */
-  readonly read?: (bytes: Buffer) => void;
-  /** As it is used. */
-  readonly taken?: (bytes: Buffer) => void;
+/** How many bytes have come; 0: it is the end. */
+export function readInto(room: Buffer, fd: number): number {
+  for (;;) {
+    const count = native().files.read(fd, room, 0, room.length, -1);
+    if (count === -k.EAGAIN) awaitPipe(fd, false);
+    else return must(count, 'read', self);
+  }
+}
+
+function writeAll(fd: number, bytes: Buffer, length: number): void {
+  for (let at = 0; at < length; ) {
+    const count = native().files.write(fd, bytes, at, length - at, -1);
+    if (count === -k.EAGAIN) awaitPipe(fd, true);
+    else at += must(count, 'write', self);
+  }
+}
+
+/** What a descriptor has, piece by piece: each is good until the next call. */
+export function piecesIn(fd: number): () => Buffer | undefined {
+  const buffer = Buffer.allocUnsafe(pieceSize);
+  return () => {
+    const length = readInto(buffer, fd);
+    return length === 0 ? undefined : buffer.subarray(0, length);
+  };
+}
+
+/** Takes pieces: some room, and then how much of it was filled. */
+export interface Sink {
+  room(): Buffer;
+  put(length: number): void;
+  end(): void;
+}
+
+/** Whose other end sees the end of it when it is closed. */
+export class PipeEnd implements Sink {
+  readonly #fd: number;
+  readonly #buffer = Buffer.allocUnsafe(pieceSize);
+
+  constructor(fd: number) {
+    this.#fd = fd;
+    native().files.preparePipe(fd, 2 ** 20);
+  }
+
+  room(): Buffer {
+    return this.#buffer;
+  }
+
+  put(length: number): void {
+    writeAll(this.#fd, this.#buffer, length);
+  }
+
+  end(): void {}
 }
 
 export class ByteSource {
-  readonly #fd: number;
-  readonly #buffer = Buffer.allocUnsafe(size);
+  readonly #pieces: () => Buffer | undefined;
+  /** Is told each byte as it is used, once and in their order. */
+  readonly #taken: ((bytes: Buffer) => void) | undefined;
+  #piece: Buffer | undefined = self;
   #start = 0;
-  #end = 0;
-  #ended = false;
-  readonly #watch: SourceWatch;
 
-  constructor(fd: number, watch: SourceWatch = {}) {
-    this.#fd = fd;
-    this.#watch = watch;
+  constructor(pieces: () => Buffer | undefined, taken?: (bytes: Buffer) => void) {
+    this.#pieces = pieces;
+    this.#taken = taken;
   }
 
   /** At least one byte and at most `most`, until the next call; undefined at the end. */
   some(most: number): Buffer | undefined {
-    if (this.#start === this.#end && !this.#fill()) return undefined;
-    const length = Math.min(most, this.#end - this.#start);
-    const bytes = this.#buffer.subarray(this.#start, this.#start + length);
-    this.#start += length;
-    this.#watch.taken?.(bytes);
+    if (this.#start === this.#piece?.length) {
+      this.#piece = this.#pieces();
+      this.#start = 0;
+    }
+    if (!this.#piece) return undefined;
+    const bytes = this.#piece.subarray(this.#start, this.#start + most);
+    this.#start += bytes.length;
+    this.#taken?.(bytes);
     return bytes;
   }
 
@@ -55,29 +103,13 @@ export class ByteSource {
     }
     return whole.subarray(0, filled);
   }
-
-  #fill(): boolean {
-    while (!this.#ended) {
-      const count = native().files.read(this.#fd, this.#buffer, 0, size, -1);
-      if (count === -k.EAGAIN) {
-        awaitPipe(this.#fd, false);
-        continue;
-      }
-      if (must(count, 'read', self) === 0) this.#ended = true;
-      this.#start = 0;
-      this.#end = count;
-      if (count > 0) this.#watch.read?.(this.#buffer.subarray(0, count));
-      return count > 0;
-    }
-    return false;
-  }
 }
 
 const zeros = Buffer.alloc(2 ** 16);
 
 export class ByteSink {
   readonly #fd: number;
-  readonly #buffer = Buffer.allocUnsafe(size);
+  readonly #buffer = Buffer.allocUnsafe(pieceSize);
   #length = 0;
 
   constructor(fd: number) {
@@ -111,16 +143,12 @@ export class ByteSink {
   }
 
   flush(): void {
-    for (let at = 0; at < this.#length; ) {
-      const count = native().files.write(this.#fd, this.#buffer, at, this.#length - at, -1);
-      if (count === -k.EAGAIN) awaitPipe(this.#fd, true);
-      else at += must(count, 'write', self);
-    }
+    writeAll(this.#fd, this.#buffer, this.#length);
     this.#length = 0;
   }
 
   room(): number {
-    if (this.#length === size) this.flush();
-    return size - this.#length;
+    if (this.#length === pieceSize) this.flush();
+    return pieceSize - this.#length;
   }
 }

@@ -1,9 +1,6 @@
 import { isMainThread, parentPort } from 'node:worker_threads';
 import { IsolationError } from '../errors.js';
 import { native } from '../native.js';
-import { PlanBuilder } from '../plan/builder.js';
-import * as k from '../plan/constants.js';
-import { runPlan } from '../plan/run.js';
 import { ByteSink } from './streams.js';
 import type { Outcome, TaskOrder } from './task.js';
 
@@ -26,19 +23,13 @@ async function perform(order: TaskOrder): Promise<void> {
 async function outcomeOf(order: TaskOrder): Promise<Outcome> {
   try {
     // Others may be in the namespaces that this process is in: none of them is to look into its memory.
-    if (isMainThread) await runPlan(unreadable());
+    if (isMainThread) await (await import('./unreadable.js')).becomeUnreadable();
     const { run } = (await import(order.module)) as { run: (request: unknown, descriptors: TaskOrder['descriptors']) => unknown };
     parentPort?.postMessage('loaded');
-    return { value: run(order.request, order.descriptors) };
+    return { value: await run(order.request, order.descriptors) };
   } catch (error) {
     return { error: plain(error as Error) };
   }
-}
-
-function unreadable(): PlanBuilder {
-  const plan = new PlanBuilder().in('parent').label('become unreadable');
-  plan.add('prctl', [k.PR_SET_DUMPABLE, 0, 0, 0, 0]);
-  return plan;
 }
 
 function plain(error: Error): NonNullable<Outcome['error']> {

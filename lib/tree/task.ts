@@ -13,7 +13,7 @@ import { startThread } from './thread.js';
 // a thread cannot enter a user namespace (setns(2)). Bytes go through pipes in both cases, so nothing is ever held in memory.
 
 export interface TaskOrder {
-  /** URL of a module that exports `run(request, descriptors)`, which is synchronous. */
+  /** URL of a module that exports `run(request, descriptors)`; what that returns, or the promise of it, is the outcome. */
   readonly module: string;
   readonly request: unknown;
   readonly descriptors: TaskDescriptors;
@@ -52,6 +52,8 @@ export interface Task<T> {
   readonly done: Promise<T>;
   /** Ends it; `done` rejects with the reason. */
   end(reason: unknown): void;
+  /** It ends by itself, when it sees that nothing more comes in; `done` rejects with the reason. To start another thread takes longer. */
+  starve(reason: unknown): void;
 }
 
 export interface Runner {
@@ -75,10 +77,13 @@ export function startTask<T>(options: TaskOptions): Task<T> {
   const feed = pipes.input && new Socket({ fd: native().handOver(pipes.input[1]), readable: false, writable: true });
   let failure: { reason: unknown } | undefined;
   let runner: Runner | undefined;
-  const end = (reason: unknown): void => {
+  const starve = (reason: unknown): void => {
     failure ??= { reason };
-    // First the pipes: a thread that waits in one can only be ended by that.
     feed?.destroy();
+  };
+  const end = (reason: unknown): void => {
+    // First the pipes: a thread that waits in one can only be ended by that.
+    starve(reason);
     output?.destroy();
     runner?.kill();
   };
@@ -126,7 +131,7 @@ export function startTask<T>(options: TaskOptions): Task<T> {
   output?.once('close', () => {
     if (!output.readableEnded) end(new IsolationError('ERR_CLOISTER_STEP', 'the stream was destroyed before its end', { step: 'work on a tree' }));
   });
-  return { output, done, end };
+  return { output, done, end, starve };
 }
 
 function openPipes(input: boolean, output: boolean): { result: [number, number]; input: [number, number] | undefined; output: [number, number] | undefined } {

@@ -5,7 +5,8 @@ import type { Runner, TaskOrder } from './task.js';
 
 /** Milliseconds. */
 const patience = 1000;
-const most = 2;
+/** A layer takes two. */
+const most = 4;
 
 interface Thread {
   readonly worker: Worker;

@@ -6,12 +6,14 @@ import { findWhiteout } from './find-whiteout.js';
 import type { OverlayPrefix } from './overlay-attributes.js';
 import { packTree } from './pack.js';
 import { emptyDirectory } from './remove.js';
+import { piecesOf, type Ring } from './ring.js';
+import { piecesIn } from './streams.js';
 import type { TaskDescriptors } from './task.js';
 
 // What runs for tree.ts in a thread or process of its own.
 
 export type TreeRequest =
-  | ({ readonly kind: 'extract' } & ExtractRequest)
+  | ({ readonly kind: 'extract'; readonly ring?: Ring | undefined } & ExtractRequest)
   | { readonly kind: 'pack'; readonly prefix: OverlayPrefix }
   | { readonly kind: 'assemble' }
   | { readonly kind: 'empty' }
@@ -20,8 +22,10 @@ export type TreeRequest =
 
 export function run(request: TreeRequest, { input, output, lent: [root, recipe, whole] }: TaskDescriptors): unknown {
   switch (request.kind) {
-    case 'extract':
-      return extractTree(input as number, root as number, request, recipe === undefined || whole === undefined ? undefined : { recipe, whole });
+    case 'extract': {
+      const pieces = request.ring ? piecesOf(request.ring) : piecesIn(input as number);
+      return extractTree(pieces, root as number, request, recipe === undefined || whole === undefined ? undefined : { recipe, whole });
+    }
     case 'assemble':
       return assembleTar(root as number, recipe as number, output as number);
     case 'pack':

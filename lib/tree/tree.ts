@@ -2,12 +2,15 @@ import { lstat, rm, rmdir } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
-import { native } from '../native.js';
+import { checked, native } from '../native.js';
 import { type Owner, shareOwner } from '../rootfs/ordinary-owner.js';
 import { idsFor } from '../security/id-map.js';
+import type { Compression } from './compression.js';
 import type { ExtractOutcome, TarFiles } from './extract.js';
 import { pathText } from './names.js';
 import type { OverlayPrefix } from './overlay-attributes.js';
+import type { ReadAheadRequest } from './read-ahead.js';
+import { breakRing, makeRing, type Ring } from './ring.js';
 import { outputOf, startTask, type Task } from './task.js';
 import type { TreeRequest } from './tree-tasks.js';
 
@@ -19,8 +22,8 @@ export interface ExtractOptions {
   /** Default: 4,000,000. */
   readonly entryLimit?: number | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** The report has the digest of the tar. */
-  readonly digest?: boolean;
+  /** The report has the digest of the tar, and it may be compressed by this. */
+  readonly digest?: { readonly compression: Compression };
   /** The tar is kept in these. */
   readonly keep?: TarFiles;
 }
@@ -29,7 +32,10 @@ export interface ExtractReport {
   readonly entries: number;
   /** Of files' contents, once for all names of a file. */
   readonly sizeBytes: number;
-  readonly tar: ExtractOutcome['tar'];
+  readonly tar: ExtractOutcome['tar'] & {
+    /** sha256, in hexadecimal digits; undefined: nobody has asked. */
+    readonly digest: string | undefined;
+  };
   /** It has the marker that hides whatever is below. */
   readonly isOpaque: boolean;
   /** 'recorded': all files are the caller's, an ordinary user's; owner-record.ts. */
@@ -41,6 +47,7 @@ export interface ExtractReport {
 }
 
 const module = new URL('./tree-tasks.js', import.meta.url);
+const readAhead = new URL('./read-ahead.js', import.meta.url);
 const defaultEntryLimit = 4_000_000;
 
 export const overlayPrefix = (): OverlayPrefix => (caller().privileged ? 'trusted.overlay.' : 'user.overlay.');
@@ -56,31 +63,90 @@ export async function extract(tar: Readable | string | number, directory: string
   const input = typeof tar === 'string' ? opened(tar) : tar;
   try {
     const keepOwners = caller().privileged;
-    const request: TreeRequest = {
-      kind: 'extract',
+    const request = {
+      kind: 'extract' as const,
       sizeLimit: options.sizeLimit ?? Number.MAX_SAFE_INTEGER,
       entryLimit: options.entryLimit ?? defaultEntryLimit,
       keepOwners,
       prefix: overlayPrefix(),
-      whiteouts: 'names',
-      digest: options.digest ?? false,
+      whiteouts: 'names' as const,
     };
     const kept = options.keep ? [options.keep.recipe, options.keep.whole] : [];
-    const outcome = await withTree(directory, (root, owner) => {
-      return startTask<ExtractOutcome>({ module, request, lent: [root, ...kept], owner, input, signal: options.signal }).done;
+    const { signal, digest: hashed } = options;
+    const { digest, outcome } = await withTree(directory, async (root, owner) => {
+      const start = async (source: Readable | number | undefined, ring?: Ring): Promise<ExtractOutcome> =>
+        await startTask<ExtractOutcome>({ module, request: { ...request, ring }, lent: [root, ...kept], owner, input: source, signal }).done;
+      if (!hashed) return { digest: undefined, outcome: await start(input) };
+      const read = (ring: Ring | undefined, lent: readonly number[]): Task<string> => {
+        const request: ReadAheadRequest = { ...hashed, ring };
+        return startTask<string>({ module: readAhead, request, lent, owner: undefined, input, signal });
+      };
+      return owner ? await throughPipe(read, start) : await throughRing(read, start);
     });
     const located = <T extends { readonly path: string }>(list: readonly T[]): (T & { readonly pathBytes: Buffer })[] =>
       list.map((item) => {
         const pathBytes = Buffer.from(item.path, 'latin1');
         return { ...item, path: pathText(pathBytes), pathBytes };
       });
-    return { ...outcome, owners: keepOwners ? 'kept' : 'recorded', skipped: located(outcome.skipped), unrecorded: located(outcome.unrecorded) };
+    return {
+      ...outcome,
+      tar: { ...outcome.tar, digest },
+      owners: keepOwners ? 'kept' : 'recorded',
+      skipped: located(outcome.skipped),
+      unrecorded: located(outcome.unrecorded),
+    };
   } catch (error) {
     if (typeof tar === 'object') tar.destroy();
     throw error;
   } finally {
     if (typeof tar === 'string') native().close(input as number);
   }
+}
+
+interface Extracted {
+  readonly digest: string;
+  readonly outcome: ExtractOutcome;
+}
+
+type StartReading = (ring: Ring | undefined, lent: readonly number[]) => Task<string>;
+type StartExtraction = (from: number | undefined, ring?: Ring) => Promise<ExtractOutcome>;
+
+async function throughRing(read: StartReading, extract: StartExtraction): Promise<Extracted> {
+  const ring = makeRing();
+  const reading = read(ring, []);
+  // Not at its end: what it has put in is still to be extracted.
+  reading.done.catch(() => breakRing(ring));
+  return await both(reading, extract(undefined, ring), () => breakRing(ring));
+}
+
+/** A process of its own has no memory in common with a thread of ours. */
+async function throughPipe(read: StartReading, extract: StartExtraction): Promise<Extracted> {
+  const open = new Set(checked(native().pipe(), 'pipe2', 'work on a tree') as [number, number]);
+  const [readEnd, writeEnd] = [...open] as [number, number];
+  const close = (end: number): void => {
+    if (open.delete(end)) native().close(end);
+  };
+  try {
+    const reading = read(undefined, [writeEnd]);
+    reading.done.catch(() => {}).finally(() => close(writeEnd));
+    return await both(reading, extract(readEnd), () => close(readEnd));
+  } finally {
+    close(readEnd);
+    close(writeEnd);
+  }
+}
+
+/** `leave` tells the reader that nobody takes any more. */
+async function both(reading: Task<string>, extraction: Promise<ExtractOutcome>, leave: () => void): Promise<Extracted> {
+  extraction.catch((error) => {
+    reading.starve(error);
+    leave();
+  });
+  const [digest, outcome] = await Promise.allSettled([reading.done, extraction]);
+  // What could not be read looks cut short at the other end.
+  if (digest.status === 'rejected') throw digest.reason;
+  if (outcome.status === 'rejected') throw outcome.reason;
+  return { digest: digest.value, outcome: outcome.value };
 }
 
 /**

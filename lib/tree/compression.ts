@@ -1,7 +1,6 @@
 import { Readable, type Transform } from 'node:stream';
 import * as zlib from 'node:zlib';
 import { ImageError } from '../errors.js';
-import { ScriptedZstd } from './zstd.js';
 
 export type Compression = 'none' | 'gzip' | 'zstd';
 
@@ -47,9 +46,9 @@ export async function peek(source: Readable, length: number): Promise<{ head: Bu
 const pieceSize = 2 ** 18;
 
 /** undefined: there is nothing to undo. */
-export function decompressor(compression: Compression): Transform | undefined {
+export async function decompressor(compression: Compression): Promise<Transform | undefined> {
   if (compression === 'gzip') return zlib.createGunzip({ chunkSize: pieceSize });
-  if (compression === 'zstd') return zstd();
+  if (compression === 'zstd') return await zstd();
   return undefined;
 }
 
@@ -57,9 +56,9 @@ export function decompressor(compression: Compression): Transform | undefined {
 export const compressor = (): Transform => zlib.createGzip({ level: 3 });
 
 /** Node's own from 22.15 on, which is some five times as fast. */
-function zstd(): Transform {
+async function zstd(): Promise<Transform> {
   const own = (zlib as { createZstdDecompress?: () => Transform }).createZstdDecompress;
-  return own ? own() : new ScriptedZstd();
+  return own ? own() : new (await import('./zstd.js')).ScriptedZstd();
 }
 
 export function brokenCompression(compression: Compression, cause: unknown): ImageError {
