@@ -240,6 +240,7 @@ class Extraction {
   }
 
   #make(directory: number, name: Buffer, path: Buffer, entry: ReadEntry): void {
+    if (entry.type === 'file' && this.#file(directory, name, path, entry)) return;
     const there = files.statusOf(directory, name, path);
     const hidden = there !== undefined && files.isWhiteout(there);
     if (entry.type === 'directory' && there?.type === 'directory') {
@@ -254,7 +255,7 @@ class Extraction {
       // The last one of a name counts.
       if (there) this.#replace(directory, name, path, there);
       if (entry.type === 'file') {
-        this.#file(directory, name, path, entry);
+        if (!this.#file(directory, name, path, entry)) throw files.refused(-k.EEXIST, 'openat2', path);
         return;
       }
       if (!this.#create(directory, name, path, entry) || entry.type === 'link') return;
@@ -306,11 +307,14 @@ class Extraction {
     }
   }
 
-  #file(directory: number, name: Buffer, path: Buffer, entry: ReadEntry): void {
-    this.outcome.sizeBytes += entry.size;
-    if (this.outcome.sizeBytes > this.#request.sizeLimit) throw layerError(path, `with it the layer has more than ${this.#request.sizeLimit} bytes`);
-    const fd = files.open(directory, name, k.O_WRONLY | k.O_CREAT | k.O_EXCL, path, 0o600);
+  /** false: something has this name. */
+  #file(directory: number, name: Buffer, path: Buffer, entry: ReadEntry): boolean {
+    const fd = native().files.open(directory, name, k.O_WRONLY | k.O_CREAT | k.O_EXCL, 0o600, 0);
+    if (fd === -k.EEXIST) return false;
+    files.must(fd, 'openat2', path);
     try {
+      this.outcome.sizeBytes += entry.size;
+      if (this.outcome.sizeBytes > this.#request.sizeLimit) throw layerError(path, `with it the layer has more than ${this.#request.sizeLimit} bytes`);
       const begins = (part: Segment): void => this.#keeper?.refer({ path, size: entry.size, ...part });
       writeContents(fd, entry, (most) => this.#reader.content(most), path, begins);
       // By the descriptor that it was written with: it is most of what a layer has, and each call counts.
@@ -318,6 +322,7 @@ class Extraction {
     } finally {
       files.close(fd);
     }
+    return true;
   }
 
   /** The names of a link are looked up like any others: below the root, through no symlink. */

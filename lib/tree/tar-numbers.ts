@@ -10,13 +10,16 @@ export function parseNumber(field: Buffer, what: string, path?: Buffer): number 
     for (const byte of field.subarray(1)) value = value * 256n + BigInt(byte);
     return safe(Number(value), what, path);
   }
-  const text = field
-    .toString('latin1')
-    .replace(/^[ \0]+/, '')
-    .replace(/[ \0].*$/s, '');
-  if (text === '') return 0;
-  if (!/^[0-7]+$/.test(text)) throw layerError(path, `its ${what} is no number`);
-  return safe(Number.parseInt(text, 8), what, path);
+  const isBlank = (byte: number | undefined): boolean => byte === 0x20 || byte === 0;
+  let at = 0;
+  while (isBlank(field[at])) at++;
+  let value = 0;
+  for (; at < field.length && !isBlank(field[at]); at++) {
+    const digit = (field[at] as number) - 0x30;
+    if (digit < 0 || digit > 7) throw layerError(path, `its ${what} is no number`);
+    value = value * 8 + digit;
+  }
+  return safe(value, what, path);
 }
 
 /** Decimal, as in a PAX record. */

@@ -47,7 +47,7 @@ export class TarReader {
       else if (flag === 'L') longName = cString(this.#extended(size()));
       else if (flag === 'K') longTarget = cString(this.#extended(size()));
       else if (flag === 'V') this.#skip(size() + padding(size()));
-      else return this.#entry(header, flag, new Map([...this.#global, ...pax]), longName, longTarget);
+      else return this.#entry(header, flag, this.#global.size === 0 ? pax : new Map([...this.#global, ...pax]), longName, longTarget);
     }
   }
 

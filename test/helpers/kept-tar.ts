@@ -30,7 +30,6 @@ export function keepTar(tar: string, tree: string, place: string, limits: { size
       keepOwners: isRoot,
       prefix: isRoot ? 'trusted.overlay.' : 'user.overlay.',
       whiteouts: 'names',
-      digest: { compression: 'none' },
     } as const;
     const outcome = run(request, { input, output: undefined, result: -1, lent: [root, recipe, whole] }) as { tar: { kept: KeptTar['kept'] } };
     if (outcome.tar.kept === 'whole') return { kept: 'whole', tar: readFileSync(join(place, 'whole')) };
