@@ -8,11 +8,9 @@
 #include <sys/uio.h>
 
 #include <cstring>
-#include <utility>
 #include <vector>
 
 #include "descriptors.h"
-#include "environment.h"
 
 namespace cloister {
 
@@ -50,35 +48,20 @@ Napi::Function CallListener::define(Napi::Env env) {
        InstanceMethod("memory", &CallListener::memory), InstanceMethod("close", &CallListener::close)});
 }
 
-CallListener::CallListener(const Napi::CallbackInfo& info) : Napi::ObjectWrap<CallListener>(info) {
-  Environment& environment = Environment::of(info.Env());
-  fd_.reset(info[0].As<Napi::Number>().Int32Value());
-  environment.disown(fd_.get());
-  callback_ = Napi::Persistent(info[1].As<Napi::Function>());
-  context_ = std::make_shared<Napi::AsyncContext>(info.Env(), "cloister:calls", info.This().As<Napi::Object>());
-  watch_ = Watch::open(environment, fd_.get(), [this] { on_socket(); });
-  if (watch_ == nullptr) {
-    Napi::Error::New(info.Env(), "cloister: the event loop refuses this socket").ThrowAsJavaScriptException();
-    return;
-  }
-  // The process itself keeps the loop alive.
-  watch_->ref(false);
-  environment.add(this);
-  Ref();  // until end()
+// The process itself keeps the loop alive.
+CallListener::CallListener(const Napi::CallbackInfo& info) : FileEvents(info, "cloister:calls", info[1]) {
+  begin([this] { on_socket(); }, false);
 }
 
 void CallListener::on_socket() {
   const int listener = receive_sent_descriptor(fd_.get());
   if (listener == -EAGAIN) return;
-  watch_->close();
-  watch_ = nullptr;
+  unwatch();
   fd_.reset(listener < 0 ? -1 : listener);
   if (listener < 0) return;
   (void)ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
-  watch_ = Watch::open(Environment::of(Env()), fd_.get(), [this] { on_calls(); });
-  if (watch_ != nullptr) watch_->ref(false);
   // Without a watch nobody will ever answer: closed, so that calls fail.
-  if (watch_ == nullptr) fd_.reset();
+  if (!watch([this] { on_calls(); }, false)) fd_.reset();
 }
 
 void CallListener::on_calls() {
@@ -103,18 +86,11 @@ void CallListener::on_calls() {
     words.push_back(static_cast<uint64_t>(request.data.arch) << 32 | static_cast<uint32_t>(request.data.nr));
     for (const uint64_t argument : request.data.args) words.push_back(argument);
   }
-  if (over) {
-    watch_->close();
-    watch_ = nullptr;
-    fd_.reset();
-  }
+  if (over) stop();
   if (words.empty()) return;
   Napi::BigUint64Array batch = Napi::BigUint64Array::New(env, words.size());
   memcpy(batch.Data(), words.data(), words.size() * sizeof(uint64_t));
-  // The callback may close this listener.
-  const std::shared_ptr<Napi::AsyncContext> context = context_;
-  callback_.MakeCallback(Value(), {batch}, *context);
-  if (env.IsExceptionPending()) napi_fatal_exception(env, env.GetAndClearPendingException().Value());
+  tell({batch});
 }
 
 // answer(responses): three words for each. Whoever is gone needs none.
@@ -159,23 +135,6 @@ Napi::Value CallListener::memory(const Napi::CallbackInfo& info) {
   const ssize_t size = fd_ ? process_vm_readv(pid, &local, 1, &remote, 1, 0) : -1;
   if (size < 0 || call(fd_.get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &id) < 0) return info.Env().Undefined();
   return Napi::Buffer<uint8_t>::Copy(info.Env(), bytes.data(), static_cast<size_t>(size));
-}
-
-Napi::Value CallListener::close(const Napi::CallbackInfo& info) {
-  end();
-  return info.Env().Undefined();
-}
-
-void CallListener::end() {
-  if (context_ == nullptr) return;
-  if (watch_ != nullptr) watch_->close();
-  watch_ = nullptr;
-  // Calls that wait for an answer, and all later ones, are ENOSYS now.
-  fd_.reset();
-  Environment::of(Env()).remove(this);
-  callback_.Reset();
-  context_.reset();
-  Unref();
 }
 
 }  // namespace cloister

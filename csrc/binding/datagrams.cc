@@ -8,8 +8,6 @@
 
 #include <cstring>
 
-#include "environment.h"
-
 namespace cloister {
 
 namespace {
@@ -47,21 +45,9 @@ Napi::Function Datagrams::define(Napi::Env env) {
   return DefineClass(env, "Datagrams", {InstanceMethod("close", &Datagrams::close)});
 }
 
-Datagrams::Datagrams(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Datagrams>(info) {
-  Environment& environment = Environment::of(info.Env());
-  fd_.reset(info[0].As<Napi::Number>().Int32Value());
-  environment.disown(fd_.get());
-  callback_ = Napi::Persistent(info[1].As<Napi::Function>());
-  context_ = std::make_shared<Napi::AsyncContext>(info.Env(), "cloister:datagrams", info.This().As<Napi::Object>());
-  watch_ = Watch::open(environment, fd_.get(), [this] { on_event(); });
-  if (watch_ == nullptr) {
-    Napi::Error::New(info.Env(), "cloister: the event loop refuses this socket").ThrowAsJavaScriptException();
-    return;
-  }
-  // The loop waits for the sandbox, not for this.
-  watch_->ref(false);
-  environment.add(this);
-  Ref();  // until end()
+// The loop waits for the sandbox, not for this.
+Datagrams::Datagrams(const Napi::CallbackInfo& info) : FileEvents(info, "cloister:datagrams", info[1]) {
+  begin([this] { on_event(); }, false);
 }
 
 void Datagrams::on_event() {
@@ -91,33 +77,12 @@ bool Datagrams::receive() {
     const bool v6 = header->cmsg_level == IPPROTO_IPV6 && header->cmsg_type == IPV6_ORIGDSTADDR;
     if (!v4 && !v6) continue;
     const Place source = place_of(&from), destination = place_of(CMSG_DATA(header));
-    // The callback may close this.
-    const std::shared_ptr<Napi::AsyncContext> context = context_;
-    callback_.MakeCallback(Value(),
-                           {Napi::Buffer<uint8_t>::Copy(env, buffer, static_cast<size_t>(size)),
-                            Napi::String::New(env, source.address), Napi::Number::New(env, source.port),
-                            Napi::String::New(env, destination.address), Napi::Number::New(env, destination.port)},
-                           *context);
-    if (env.IsExceptionPending()) napi_fatal_exception(env, env.GetAndClearPendingException().Value());
+    tell({Napi::Buffer<uint8_t>::Copy(env, buffer, static_cast<size_t>(size)), Napi::String::New(env, source.address),
+          Napi::Number::New(env, source.port), Napi::String::New(env, destination.address),
+          Napi::Number::New(env, destination.port)});
     break;
   }
   return true;
-}
-
-Napi::Value Datagrams::close(const Napi::CallbackInfo& info) {
-  end();
-  return info.Env().Undefined();
-}
-
-void Datagrams::end() {
-  if (!fd_) return;
-  if (watch_ != nullptr) watch_->close();
-  watch_ = nullptr;
-  fd_.reset();
-  Environment::of(Env()).remove(this);
-  callback_.Reset();
-  context_.reset();
-  Unref();
 }
 
 Napi::Value send_packet(const Napi::CallbackInfo& info) {

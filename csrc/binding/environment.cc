@@ -1,11 +1,7 @@
 #include "environment.h"
 
-#include "call_listener.h"
-#include "datagrams.h"
 #include "plan_run.h"
 #include "process.h"
-#include "relays.h"
-#include "watcher.h"
 
 namespace cloister {
 
@@ -32,14 +28,8 @@ void Environment::teardown(napi_async_cleanup_hook_handle, void* data) {
   self->helper_.stop();
   const std::set<Process*> left = self->processes_;
   for (Process* process : left) process->end_for_teardown();
-  const std::set<Watcher*> watching = self->watchers_;
-  for (Watcher* watcher : watching) watcher->end();
-  const std::set<CallListener*> listening = self->listeners_;
-  for (CallListener* listener : listening) listener->end();
-  const std::set<Datagrams*> receiving = self->datagrams_;
-  for (Datagrams* datagrams : receiving) datagrams->end();
-  const std::set<Relays*> relaying = self->relays_;
-  for (Relays* relays : relaying) relays->end();
+  const std::set<Ending*> open = self->open_;
+  for (Ending* each : open) each->end();
   self->drain();
   for (const int fd : self->fds_) UniqueFd(fd).reset();
   self->fds_.clear();

@@ -11,12 +11,17 @@
 
 namespace cloister {
 
-class Datagrams;
-class Process;
-class CallListener;
 class PlanRun;
-class Relays;
-class Watcher;
+class Process;
+
+// What must let go of the loop before the environment is gone.
+class Ending {
+ public:
+  virtual void end() = 0;
+
+ protected:
+  ~Ending() = default;
+};
 
 // All that one JavaScript environment (the main thread, a worker) owns. Its end kills and reaps what it started.
 class Environment {
@@ -30,14 +35,8 @@ class Environment {
 
   void add(Process* process) { processes_.insert(process); }
   void remove(Process* process) { processes_.erase(process); }
-  void add(Watcher* watcher) { watchers_.insert(watcher); }
-  void remove(Watcher* watcher) { watchers_.erase(watcher); }
-  void add(CallListener* listener) { listeners_.insert(listener); }
-  void remove(CallListener* listener) { listeners_.erase(listener); }
-  void add(Datagrams* datagrams) { datagrams_.insert(datagrams); }
-  void remove(Datagrams* datagrams) { datagrams_.erase(datagrams); }
-  void add(Relays* relays) { relays_.insert(relays); }
-  void remove(Relays* relays) { relays_.erase(relays); }
+  void add(Ending* open) { open_.insert(open); }
+  void remove(Ending* open) { open_.erase(open); }
 
   // A handle of this environment's loop was opened, or has been closed.
   void opened() { handles_++; }
@@ -67,10 +66,7 @@ class Environment {
   // before that for what plans bring about, as the network of a bridge.
   Spawner helper_;
   std::set<Process*> processes_;
-  std::set<Watcher*> watchers_;
-  std::set<CallListener*> listeners_;
-  std::set<Datagrams*> datagrams_;
-  std::set<Relays*> relays_;
+  std::set<Ending*> open_;
   std::set<int> fds_;
   std::mutex mutex_;  // guards finished_
   std::vector<PlanRun*> finished_;

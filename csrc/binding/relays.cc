@@ -4,8 +4,6 @@
 
 #include <utility>
 
-#include "environment.h"
-
 namespace cloister {
 
 namespace {
@@ -48,22 +46,19 @@ Napi::Function Relays::define(Napi::Env env) {
 }
 
 Relays::Relays(const Napi::CallbackInfo& info)
-    : Napi::ObjectWrap<Relays>(info), pump_([this](uint64_t id) {
+    : EventSource(info, "cloister:relays", info[0]), pump_([this](uint64_t id) {
         std::lock_guard lock(mutex_);
         over_.push_back(id);
         uv_async_send(async_);
       }) {
   Environment& environment = Environment::of(info.Env());
-  callback_ = Napi::Persistent(info[0].As<Napi::Function>());
-  context_ = std::make_unique<Napi::AsyncContext>(info.Env(), "cloister:relays", info.This().As<Napi::Object>());
   async_ = new uv_async_t;
   async_->data = this;
   uv_async_init(environment.loop(), async_, [](uv_async_t* handle) { static_cast<Relays*>(handle->data)->on_ended(); });
   // The loop waits for sandboxes, not for this.
   uv_unref(reinterpret_cast<uv_handle_t*>(async_));
   environment.opened();
-  environment.add(this);
-  Ref();  // until end()
+  begin();
 }
 
 Napi::Value Relays::add(const Napi::CallbackInfo& info) {
@@ -88,12 +83,10 @@ void Relays::on_ended() {
   if (over.empty()) return;
   Napi::Array numbers = Napi::Array::New(env, over.size());
   for (uint32_t i = 0; i < over.size(); i++) numbers[i] = Napi::Number::New(env, static_cast<double>(over[i]));
-  callback_.MakeCallback(Value(), {numbers}, *context_);
-  if (env.IsExceptionPending()) napi_fatal_exception(env, env.GetAndClearPendingException().Value());
+  tell({numbers});
 }
 
-void Relays::end() {
-  if (async_ == nullptr) return;
+void Relays::stop() {
   pump_.stop();
   async_->data = &Environment::of(Env());
   uv_close(reinterpret_cast<uv_handle_t*>(async_), [](uv_handle_t* handle) {
@@ -102,10 +95,6 @@ void Relays::end() {
     environment->closed();
   });
   async_ = nullptr;
-  Environment::of(Env()).remove(this);
-  callback_.Reset();
-  context_.reset();
-  Unref();
 }
 
 }  // namespace cloister

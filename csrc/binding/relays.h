@@ -1,30 +1,24 @@
 #pragma once
 
-#include <napi.h>
-#include <uv.h>
-
-#include <memory>
 #include <mutex>
 #include <vector>
 
 #include "../core/pump.h"
+#include "event_source.h"
 
 namespace cloister {
 
 // What JavaScript sees of a pump: new Relays(onEnded), add(one, other, readOfOne, readOfOther, paceOfOne, paceOfOther).
-class Relays : public Napi::ObjectWrap<Relays> {
+class Relays : public EventSource<Relays> {
  public:
   static Napi::Function define(Napi::Env env);
   explicit Relays(const Napi::CallbackInfo& info);
 
-  void end();
-
  private:
   Napi::Value add(const Napi::CallbackInfo& info);
   void on_ended();
+  void stop() override;
 
-  Napi::FunctionReference callback_;
-  std::unique_ptr<Napi::AsyncContext> context_;
   uv_async_t* async_ = nullptr;
   uint64_t last_ = 0;
   std::mutex mutex_;  // guards over_

@@ -4,7 +4,7 @@ import { CgroupError } from '../errors.js';
 import { checked, native } from '../native.js';
 import { flatKeyed } from './controllers/controller.js';
 import { readOptional } from './hierarchies.js';
-import type { Place } from './places.js';
+import { type Place, v2Of } from './places.js';
 import type { CgroupEvents } from './types.js';
 import { oomKills } from './victims.js';
 
@@ -124,7 +124,7 @@ function watchKills(places: readonly Place[], emit: Emit): (() => void) | undefi
 
 /** v1 alone tells nobody that a group is empty, but a program of root's (release_agent). */
 function watchPopulation(places: readonly Place[], emit: Emit): (() => void) | undefined {
-  const v2 = places.find(({ hierarchy }) => hierarchy.version === 'v2');
+  const v2 = v2Of(places);
   const fd = v2 ? native().openFile(join(v2.directory, 'cgroup.events')) : -1;
   if (fd < 0) return undefined;
   let before: string | undefined;

@@ -2,13 +2,13 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CgroupError } from '../errors.js';
 import { untilFile, untilFrozenV1 } from './ending.js';
-import type { Place } from './places.js';
+import { type Place, v2Of } from './places.js';
 import { cgroupError } from './refusal.js';
 
 // cgroup-v2.rst, "cgroup.freeze"; cgroup-v1/freezer-subsystem.rst, where there is no v2 beside it.
 
 export async function freeze(places: readonly Place[]): Promise<void> {
-  const v2 = placeIn(places);
+  const v2 = v2Of(places);
   if (!v2) {
     const file = freezerOf(places);
     await put('freeze', file, 'FROZEN');
@@ -25,13 +25,11 @@ export async function freeze(places: readonly Place[]): Promise<void> {
 }
 
 export async function thaw(places: readonly Place[]): Promise<void> {
-  const v2 = placeIn(places);
+  const v2 = v2Of(places);
   if (!v2) return put('thaw', freezerOf(places), 'THAWED');
   await put('thaw', join(v2.directory, 'cgroup.freeze'), '0');
   await untilFile(join(v2.directory, 'cgroup.events'), (text) => text.includes('frozen 0'));
 }
-
-const placeIn = (places: readonly Place[]): Place | undefined => places.find(({ hierarchy }) => hierarchy.version === 'v2');
 
 function freezerOf(places: readonly Place[]): string {
   const place = places.find(({ hierarchy }) => hierarchy.controllers.includes('freezer'));

@@ -60,6 +60,8 @@ export function hierarchyOf(controller: AnyController, among: Hierarchies = hier
   });
 }
 
+export const devicesAreHere = (hierarchy: Hierarchy): boolean => hierarchyOf(devices) === hierarchy;
+
 export const nothingMounted = (): CgroupError =>
   new CgroupError('ERR_CLOISTER_CGROUP_UNSUPPORTED', 'no control group hierarchy is mounted here, so there can be no groups', {
     step: 'find a place for control groups',

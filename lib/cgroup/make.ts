@@ -1,6 +1,4 @@
 import { dirname, join } from 'node:path';
-import { CgroupError } from '../errors.js';
-import { cgroupAdvice } from '../host/cgroup-hints.js';
 import { checked, native } from '../native.js';
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
@@ -8,9 +6,9 @@ import { cwd, type Slot, type Step } from '../plan/steps.js';
 import type { Write } from './controllers/controller.js';
 import { cpuset } from './controllers/cpuset.js';
 import { parentIn } from './delegation.js';
-import { deviceProgram } from './device-program.js';
+import { loadProgram } from './device-limit.js';
 import { type Hierarchy, hierarchies } from './hierarchies.js';
-import { type AnyController, controllers, hierarchyOf, type Limits, nothingMounted, writesIn } from './limits.js';
+import { hierarchyOf, type Limits, nothingMounted, writesIn } from './limits.js';
 import { namesOf, type Place, placeBelow, readerOf } from './places.js';
 
 // A group is one directory in each hierarchy that it needs: the steps that make it, and those by which a child enters it.
@@ -41,15 +39,6 @@ export async function recipeFor(name: string, limits: Limits): Promise<Recipe> {
   return { places, limits, program: loadProgram(places, limits) };
 }
 
-export function loadProgram(places: readonly Place[], { devices }: Limits): number {
-  const v2 = places.find(({ hierarchy }) => hierarchy.version === 'v2' && devicesAreHere(hierarchy));
-  if (!devices || !v2) return -1;
-  const program = native().loadDeviceProgram(deviceProgram(devices));
-  if (program >= 0) return program;
-  const refusal = { step: 'limit devices', syscall: 'bpf', path: v2.directory };
-  throw CgroupError.ofErrno('ERR_CLOISTER_CGROUP', program, { ...refusal, ...cgroupAdvice({ ...refusal, errno: -program, cloneFlags: 0 }) });
-}
-
 /** All that it takes in the current section of the plan: directories, limits, and the device program. */
 export function addGroup(plan: PlanBuilder, { places, limits, program }: Recipe): void {
   for (const { hierarchy, directory, controllers: names, above } of places) {
@@ -71,8 +60,6 @@ export function addGroup(plan: PlanBuilder, { places, limits, program }: Recipe)
     }
   }
 }
-
-export const devicesAreHere = (hierarchy: Hierarchy): boolean => hierarchyOf(controllers.find(({ key }) => key === 'devices') as AnyController) === hierarchy;
 
 /** cgroup-v2.rst, "Enabling and Disabling": what a group of v2 hands on to its children. */
 const enabling = (names: readonly string[]): Write[] =>

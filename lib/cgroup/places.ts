@@ -5,7 +5,7 @@ import { CgroupError } from '../errors.js';
 import type { Reader } from './controllers/controller.js';
 import { obtainable, parentIn } from './delegation.js';
 import { type Hierarchy, hierarchies, readOptional, words } from './hierarchies.js';
-import { type AnyController, controllers, hierarchyOf, type Limits, nameIn, nothingMounted } from './limits.js';
+import { type AnyController, controllers, devicesAreHere, hierarchyOf, type Limits, nameIn, nothingMounted } from './limits.js';
 import { cgroupError } from './refusal.js';
 
 // A group is one directory in each hierarchy that it is in.
@@ -17,6 +17,20 @@ export interface Place {
   readonly controllers: readonly string[];
   /** Groups between it and where groups are made, the topmost first. */
   readonly above: readonly string[];
+}
+
+export const v2Of = (places: readonly Place[]): Place | undefined => places.find(({ hierarchy }) => hierarchy.version === 'v2');
+
+/** Where its processes are listed, and killed: v2, else the freezer's or any. */
+export const mainOf = (places: readonly Place[]): Place =>
+  v2Of(places) ?? places.find(({ hierarchy }) => hierarchy.controllers.includes('freezer')) ?? (places[0] as Place);
+
+export function placeOf(places: readonly Place[], controller: AnyController): Place | undefined {
+  return places.find(({ hierarchy, controllers: names }) => {
+    if (controller.key === 'devices') return devicesAreHere(hierarchy);
+    const name = nameIn(controller, hierarchy);
+    return name !== undefined && names.includes(name);
+  });
 }
 
 /** A group of this name below `parent`: a name of several components has groups between, which are made if they are not there. */

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { CgroupError, optionError } from '../errors.js';
 import { native } from '../native.js';
 import * as check from '../spawn/validate.js';
-import type { Place } from './places.js';
+import { type Place, v2Of } from './places.js';
 
 // Pressure stall information: Documentation/accounting/psi.rst, "Cgroup2 interface" and "Monitoring for pressure thresholds".
 
@@ -32,7 +32,7 @@ export function triggerOf(resource: unknown, options: unknown): PressureTrigger 
 /** Calls back each time that tasks of the group were stalled for as long, within the window; at most once a window. */
 export function watchPressure(places: readonly Place[], trigger: PressureTrigger, stalled: () => void): () => void {
   const step = 'watch for pressure';
-  const v2 = places.find(({ hierarchy }) => hierarchy.version === 'v2');
+  const v2 = v2Of(places);
   if (!v2) {
     throw new CgroupError('ERR_CLOISTER_CGROUP_UNSUPPORTED', 'cgroup v1 has no pressure stall information', {
       step,

@@ -6,6 +6,7 @@ import { type Layer, layerAt } from './layer.js';
 import { type Configuration, type Manifest, parseConfiguration, parseManifest } from './manifest.js';
 import type { StoreDirectory } from './store-directory.js';
 import type { ImageConfig } from './types.js';
+import type { Workspace } from './workspace.js';
 
 /** An image of a store. `spawnIsolated(…, { rootfs: image })` runs on a new writable layer above its layers. */
 export class Image {
@@ -39,6 +40,14 @@ export class Image {
       hint: "Name one: image.argv(['/bin/sh']).",
     });
   }
+}
+
+/** It stays for as long as the workspace is open. */
+export function leaseImage({ store, lock }: Workspace, image: Image): Promise<void> {
+  return lock.adding(async () => {
+    if (!store.imageRecord(image.digest as Digest)) missingImage(image.digest, store);
+    for (const { digest } of image.layers) lock.lease(digest as Digest);
+  });
 }
 
 /** A document of an image, as it is in the store. What is on disk may have been damaged: it is checked each time. */

@@ -1,27 +1,26 @@
 import { resolve } from 'node:path';
-import { Readable } from 'node:stream';
-import { ImageError, IsolationError, optionError } from '../errors.js';
+import type { Readable } from 'node:stream';
+import { IsolationError, optionError } from '../errors.js';
 import * as check from '../spawn/validate.js';
-import { type Bytes, parseBytes } from '../units.js';
+import type { Bytes } from '../units.js';
 import { type Collected, collect, removeImage, removeLayer } from './collect.js';
 import { createImage } from './create-image.js';
-import { chainIdOf, type Digest, isDigest } from './digest.js';
+import { type Digest, isDigest } from './digest.js';
 import { exportFormats, exportImage } from './export.js';
-import { Image, missingImage } from './image.js';
+import { Image, leaseImage, missingImage } from './image.js';
+import { imageConfig, imageName } from './image-options.js';
 import { importImage } from './import-image.js';
-import { receiveLayer } from './incoming-layer.js';
-import { Layer, layerAt, layersOf, lineOf, missingLayer } from './layer.js';
-import { openRegular } from './local-file.js';
-import { imageConfigOf } from './manifest.js';
-import { placeChain, placeLayer } from './placing.js';
-import { beginBoot } from './recent.js';
+import { importLayer, layerImportOf, placeLine } from './import-layer.js';
+import { Layer, layersOf } from './layer.js';
+import { findImage, findLayer, imagesIn, layersIn, treeIn } from './lookup.js';
+import { openStore } from './open-store.js';
 import { Settler } from './settler.js';
-import { StoreDirectory } from './store-directory.js';
+import type { StoreDirectory } from './store-directory.js';
 import { StoreLock } from './store-lock.js';
 import { transferOptionsOf } from './transfer-options.js';
-import type { ImageConfig, ImageProgress, LayerNode, LayerTree, TransferOptions } from './types.js';
+import type { ImageConfig, ImageProgress, LayerTree, TransferOptions } from './types.js';
 import { type Verification, verifyStore } from './verify.js';
-import { sweep, Workspace } from './workspace.js';
+import { Workspace } from './workspace.js';
 
 /**
  * Layers and images in a directory, each content once: see store-directory.ts for what is where. Many processes may use one at the same
@@ -35,7 +34,6 @@ export class LayerStore implements AsyncDisposable {
   readonly #store: StoreDirectory;
   /** Leases of the layers that were imported by this object: so that another's gc() does not take them before an image has them. */
   #lock: StoreLock | undefined;
-
   readonly #settler: Settler;
 
   private constructor(store: StoreDirectory, lock: StoreLock) {
@@ -46,10 +44,7 @@ export class LayerStore implements AsyncDisposable {
 
   /** The directory is made if it is not there, and readable by this user alone. What killed processes left in it is taken away. */
   static async open(directory: string): Promise<LayerStore> {
-    if (typeof directory !== 'string' || directory === '' || directory.includes('\0')) throw optionError('directory', 'the path of a directory', directory);
-    const store = await storeErrors('open the store', directory, () => StoreDirectory.open(resolve(directory)));
-    await sweep(store);
-    await storeErrors('open the store', directory, () => beginBoot(store));
+    const store = await openStore(directory);
     return new LayerStore(store, new StoreLock(store.lock));
   }
 
@@ -61,35 +56,10 @@ export class LayerStore implements AsyncDisposable {
     tar: Readable | string,
     options: { parent?: Layer; signal?: AbortSignal; onProgress?: (progress: ImageProgress) => void; sizeLimit?: Bytes } = {},
   ): Promise<Layer> {
-    check.record(options, 'options');
-    check.onlyKeys(options, '', ['parent', 'signal', 'onProgress', 'sizeLimit']);
-    const { signal, onProgress } = transferOptionsOf({
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
-      ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
-    });
-    const sizeLimit = options.sizeLimit === undefined ? undefined : parseBytes(options.sizeLimit, 'sizeLimit');
-    const parents =
-      options.parent === undefined ? [] : lineOf(layersOf([options.parent], 'parent', this.#store)[0] as Layer).map(({ digest }) => digest as Digest);
-    if (typeof tar !== 'string' && !(tar instanceof Readable)) throw optionError('tar', 'a Readable, or the path of a file', tar);
+    const given = layerImportOf(this.#store, tar, options);
     const own = this.#open();
     await using workspace = await this.#adding();
-    const { file: source, size } = typeof tar === 'string' ? await openRegular(tar, true) : { file: tar, size: undefined };
-    const received = await receiveLayer(workspace, {
-      source,
-      sizeLimit,
-      signal,
-      onBytes: onProgress && ((doneBytes) => onProgress({ digest: '', doneBytes, ...(size === undefined ? {} : { totalBytes: size }) })),
-    });
-    return await workspace.lock.adding(async () => {
-      for (const digest of parents) {
-        workspace.lock.lease(digest);
-        if (!this.#store.layerRecord(digest)) missingLayer(digest, this.#store);
-      }
-      await placeLayer(workspace, received);
-      const chainId = (await placeChain(workspace, [...parents, received.digest])) as Digest;
-      for (const digest of [...parents, received.digest]) own.lease(digest);
-      return layerAt(this.#store, chainId);
-    });
+    return await importLayer(workspace, own, given);
   }
 
   /**
@@ -116,7 +86,7 @@ export class LayerStore implements AsyncDisposable {
     const digest = this.#digestOf(image);
     this.#open();
     await using workspace = await Workspace.open(this.#store);
-    await this.#hold(workspace, image);
+    await leaseImage(workspace, image);
     await exportImage(workspace, digest, image.name, path, format);
   }
 
@@ -140,7 +110,7 @@ export class LayerStore implements AsyncDisposable {
     const digest = this.#digestOf(image);
     this.#open();
     await using workspace = await Workspace.open(this.#store);
-    await this.#hold(workspace, image);
+    await leaseImage(workspace, image);
     const { pushImage } = await import('./push.js');
     await pushImage(workspace, digest, reference, transfer);
   }
@@ -154,7 +124,7 @@ export class LayerStore implements AsyncDisposable {
     check.onlyKeys(options, '', ['layers', 'config', 'name']);
     const layers = layersOf(options.layers, 'layers', this.#store).map(({ digest }) => digest as Digest);
     const name = options.name === undefined ? undefined : imageName(options.name, 'name');
-    const config = configOption(options.config ?? {});
+    const config = imageConfig(options.config ?? {});
     this.#open();
     await using workspace = await this.#adding();
     const digest = await createImage(workspace, layers, config, name);
@@ -165,24 +135,13 @@ export class LayerStore implements AsyncDisposable {
   async layer(digestOrChainId: string): Promise<Layer> {
     if (!isDigest(digestOrChainId)) throw optionError('digestOrChainId', "a digest: 'sha256:' and 64 hexadecimal digits", digestOrChainId);
     this.#open();
-    const found = this.#store.digests('chains').filter((chainId) => chainId === digestOrChainId || this.#store.chainRecord(chainId)?.layer === digestOrChainId);
-    if (found.length === 0) return missingLayer(digestOrChainId, this.#store);
-    if (found.length > 1) {
-      throw new ImageError('ERR_CLOISTER_AMBIGUOUS', `${digestOrChainId} is on ${found.length} different parents: ${found.join(', ')}`, {
-        step: 'find the layer',
-        hint: 'Name it by its ChainID; one that has no parent has its digest as ChainID, and is found by layers().',
-      });
-    }
-    return layerAt(this.#store, found[0] as Digest);
+    return findLayer(this.#store, digestOrChainId);
   }
 
   /** All nodes of the tree, by ChainID. */
   async *layers(): AsyncGenerator<Layer, void, undefined> {
     this.#open();
-    for (const chainId of this.#store.digests('chains')) {
-      const layer = unlessGone(() => layerAt(this.#store, chainId));
-      if (layer) yield layer;
-    }
+    yield* layersIn(this.#store);
   }
 
   /** @internal The node that these layers, base first, end in; it is made if need be. undefined where they are not this store's. */
@@ -190,56 +149,26 @@ export class LayerStore implements AsyncDisposable {
     const own = this.#open();
     if (layers.length === 0 || layers.some(({ store }) => store.path !== this.#store.path)) return undefined;
     await using workspace = await this.#adding();
-    return await workspace.lock.adding(async () => {
-      const digests = layers.map(({ digest }) => digest as Digest);
-      for (const digest of digests) {
-        if (!this.#store.layerRecord(digest)) missingLayer(digest, this.#store);
-        own.lease(digest);
-      }
-      return layerAt(this.#store, (await placeChain(workspace, digests)) as Digest);
-    });
+    return await placeLine(workspace, own, layers);
   }
 
   /** By name, exactly as it was given, or by the manifest's digest. */
   async image(nameOrDigest: string): Promise<Image> {
     check.text(nameOrDigest, 'nameOrDigest');
     this.#open();
-    if (isDigest(nameOrDigest)) return new Image(this.#store, nameOrDigest, undefined);
-    const record = this.#store.nameRecord(nameOrDigest);
-    return record ? new Image(this.#store, record.image, record.name) : missingImage(JSON.stringify(nameOrDigest), this.#store);
+    return findImage(this.#store, nameOrDigest);
   }
 
   /** Each once for each of its names, and those without a name. */
   async *images(): AsyncGenerator<Image, void, undefined> {
     this.#open();
-    const names = this.#store.names();
-    for (const digest of this.#store.digests('images')) {
-      const own = names.filter(({ image }) => image === digest);
-      for (const name of own.length > 0 ? own.map((record) => record.name) : [undefined]) {
-        const image = unlessGone(() => new Image(this.#store, digest, name));
-        if (image) yield image;
-      }
-    }
+    yield* imagesIn(this.#store);
   }
 
   /** All layers as the tree that they are. `images` of a node: names (or digests, without a name) of those that end there. */
   async tree(): Promise<LayerTree> {
     this.#open();
-    const nodes = new Map<string, { layer: Layer; children: LayerNode[]; images: string[] }>();
-    const roots: LayerNode[] = [];
-    for await (const layer of this.layers()) nodes.set(layer.chainId, { layer, children: [], images: [] });
-    for (const node of nodes.values()) {
-      const parent = node.layer.parent && nodes.get(node.layer.parent.chainId);
-      (parent ? parent.children : roots).push(node);
-    }
-    const names = this.#store.names();
-    for (const digest of this.#store.digests('images')) {
-      let chainId: Digest | undefined;
-      for (const layer of this.#store.imageRecord(digest)?.layers ?? []) chainId = chainIdOf(chainId, layer);
-      const own = names.filter(({ image }) => image === digest).map(({ name }) => name);
-      if (chainId) nodes.get(chainId)?.images.push(...(own.length > 0 ? own : [digest]));
-    }
-    return { roots };
+    return treeIn(this.#store);
   }
 
   /**
@@ -307,64 +236,5 @@ export class LayerStore implements AsyncDisposable {
     if (!(image instanceof Image) || !isDigest(image.digest)) throw optionError('image', 'an Image of this store', image);
     if (!this.#store.has('images', image.digest)) return missingImage(image.digest, this.#store);
     return image.digest;
-  }
-
-  #hold(workspace: Workspace, image: Image): Promise<void> {
-    return workspace.lock.adding(async () => {
-      if (!this.#store.imageRecord(image.digest as Digest)) missingImage(image.digest, this.#store);
-      for (const { digest } of image.layers) workspace.lock.lease(digest as Digest);
-    });
-  }
-}
-
-/** Of what was listed, something may have been removed since, by another process. */
-function unlessGone<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch (error) {
-    if ((error as ImageError).code === 'ERR_CLOISTER_NOT_FOUND') return undefined;
-    throw error;
-  }
-}
-
-function imageName(value: unknown, option: string): string {
-  const name = check.text(value, option);
-  // A digest is looked up as one.
-  if (name === '' || name.length > 1024 || isDigest(name)) throw optionError(option, 'a name of at most 1024 characters that is no digest', value);
-  return name;
-}
-
-function configOption(value: unknown): ImageConfig {
-  check.onlyKeys(check.record(value, 'config'), 'config', [
-    'Env',
-    'Entrypoint',
-    'Cmd',
-    'User',
-    'WorkingDir',
-    'StopSignal',
-    'ExposedPorts',
-    'Volumes',
-    'Labels',
-  ]);
-  try {
-    return imageConfigOf(value, 'config');
-  } catch (error) {
-    throw optionError('config', `the config object of an OCI image: ${(error as Error).message}`, value);
-  }
-}
-
-async function storeErrors<T>(step: string, path: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (cause) {
-    const { errno, syscall } = cause as NodeJS.ErrnoException;
-    if (cause instanceof IsolationError || errno === undefined) throw cause;
-    throw ImageError.ofErrno('ERR_CLOISTER_STORE', errno, {
-      step,
-      syscall,
-      path,
-      cause,
-      hint: 'The directory must be this user’s, on a file system that can be written.',
-    });
   }
 }

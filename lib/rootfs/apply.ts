@@ -1,8 +1,9 @@
 import { statSync } from 'node:fs';
 import { Readable } from 'node:stream';
-import { IsolationError } from '../errors.js';
+import { IsolationError, optionError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import { native } from '../native.js';
+import * as check from '../spawn/validate.js';
 import type { ApplyOutcome, ApplyRequest } from '../tree/apply-changes.js';
 import { type ChangeLine, changeOf } from '../tree/list-changes.js';
 import { startTask } from '../tree/task.js';
@@ -14,6 +15,15 @@ import { listChanges, orderOf } from './writable-layer.js';
 export interface ApplyOptions {
   readonly filter?: ((change: Change) => boolean | Promise<boolean>) | undefined;
   readonly dryRun?: boolean | undefined;
+}
+
+export function applyOptionsOf(options: ApplyOptions): ApplyOptions {
+  check.record(options, 'options');
+  check.onlyKeys(options, '', ['filter', 'dryRun']);
+  const { filter, dryRun } = options;
+  if (filter !== undefined && typeof filter !== 'function') throw optionError('filter', 'a function of a change', filter);
+  if (dryRun !== undefined) check.flag(dryRun, 'dryRun');
+  return { filter, dryRun };
 }
 
 /** What was written to targets by this root, and when: by device and inode of the target. */

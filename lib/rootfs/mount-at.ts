@@ -7,11 +7,29 @@ import { runPlan } from '../plan/run.js';
 import { cwd } from '../plan/steps.js';
 import type { Made } from './make-root.js';
 import { mountAbilities } from './mount-abilities.js';
+import type { RootUse } from './shared-root.js';
 import { copyStored } from './stage.js';
 import { attach, openTarget } from './targets.js';
 
-/** Mounts copies of a root's mounts on a directory of the host. The function takes them away. */
-export async function mountAt(made: Made, target: string): Promise<() => Promise<void>> {
+/** Mounts copies of a root's mounts on a directory of the host, until the result is disposed of; then the root is released, too. */
+export async function mountAt(use: RootUse, target: string): Promise<AsyncDisposable> {
+  try {
+    const fd = await mountCopies(use, target);
+    let end: Promise<void> | undefined;
+    return {
+      [Symbol.asyncDispose]: () => {
+        end ??= unmount(fd, target).finally(() => use.release());
+        return end;
+      },
+    };
+  } catch (error) {
+    use.release();
+    throw error;
+  }
+}
+
+/** A descriptor of the uppermost of them. */
+async function mountCopies(made: Made, target: string): Promise<number> {
   if (!caller().privileged) {
     throw new IsolationError(
       'ERR_CLOISTER_MOUNT',
@@ -42,15 +60,16 @@ export async function mountAt(made: Made, target: string): Promise<() => Promise
   }
   if (detached) mountRoot();
   plan.keep(root.mount);
-  const fd = (await runPlan(plan))(root.mount);
-  return async () => {
-    const away = new PlanBuilder().in('parent');
-    // This very mount, whatever its name leads to by now. EINVAL: somebody has unmounted it already.
-    away.label('unmount the root', target).add('umount2', [`/proc/self/fd/${fd}`, k.MNT_DETACH], { tolerate: [k.EINVAL] });
-    try {
-      await runPlan(away);
-    } finally {
-      native().close(fd);
-    }
-  };
+  return (await runPlan(plan))(root.mount);
+}
+
+async function unmount(fd: number, target: string): Promise<void> {
+  const plan = new PlanBuilder().in('parent');
+  // This very mount, whatever its name leads to by now. EINVAL: somebody has unmounted it already.
+  plan.label('unmount the root', target).add('umount2', [`/proc/self/fd/${fd}`, k.MNT_DETACH], { tolerate: [k.EINVAL] });
+  try {
+    await runPlan(plan);
+  } finally {
+    native().close(fd);
+  }
 }

@@ -7,7 +7,7 @@ import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
 import { openHow } from '../plan/structs.js';
 import { enterOwner } from '../rootfs/ordinary-owner.js';
-import type { RootUse } from '../rootfs/overlay-rootfs.js';
+import type { RootUse } from '../rootfs/shared-root.js';
 import type { UserSetting } from './privilege-settings.js';
 
 export interface NamedUser extends UserSetting {

@@ -8,7 +8,7 @@ import { mountAttr } from '../plan/structs.js';
 import { cloneMount, newFilesystem, openDirectory } from '../rootfs/filesystem.js';
 import { mountProc, mountSys } from '../rootfs/kernel-filesystems.js';
 import { layer } from '../rootfs/overlay.js';
-import type { RootUse } from '../rootfs/overlay-rootfs.js';
+import type { RootUse } from '../rootfs/shared-root.js';
 import { copyStored, Stage } from '../rootfs/stage.js';
 import { attach, openTarget } from '../rootfs/targets.js';
 import type { MountSetting } from './mount-settings.js';

@@ -6,7 +6,7 @@ import { type LastCounts, lastCounts } from '../cgroup/last-counts.js';
 import { type Limits, noLimits } from '../cgroup/limits.js';
 import { type Recipe, recipeFor } from '../cgroup/make.js';
 import { ownedName } from '../cgroup/owner-name.js';
-import type { Place } from '../cgroup/places.js';
+import { type Place, v2Of } from '../cgroup/places.js';
 import type { CgroupStats } from '../cgroup/types.js';
 import { CgroupError, IsolationError } from '../errors.js';
 import type { ResourceUsage } from './types.js';
@@ -49,7 +49,7 @@ export class ProcessGroup {
     }
     const name = ownedName(detached);
     const recipe = await recipeFor(name, choice ?? noLimits);
-    const v2 = recipe.places.find(({ hierarchy }) => hierarchy.version === 'v2');
+    const v2 = v2Of(recipe.places);
     const movesItself = v2 !== undefined && (moves || !(await canBeBornInNew(v2.directory)));
     return new ProcessGroup(new Cgroup(name, recipe.places, recipe), movesItself, recipe, undefined);
   }

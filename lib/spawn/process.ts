@@ -12,6 +12,7 @@ import { explainFailure } from '../plan/failure.js';
 import type { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
 import { Supervisor } from '../security/seccomp/supervisor.js';
 import { effectiveSignal } from './effective-signal.js';
+import { whenStreamsEnd } from './end-of-streams.js';
 import { InitChannel } from './init-channel.js';
 import { type Prepared, prepare } from './prepare.js';
 import type { GroupUsage } from './process-group.js';
@@ -21,6 +22,8 @@ import { candidates } from './program.js';
 import { readBack } from './read-back.js';
 import { type Outcome, receiptOf, resultOf } from './result.js';
 import type { Settings } from './settings.js';
+import { Settled } from './settled.js';
+import { signalName } from './signal-name.js';
 import { openStreams, type Streams } from './streams.js';
 import type { IsolatedProcess as IsolatedProcessShape, IsolatedResult, IsolationReceipt, ProcessEvents } from './types.js';
 import { signalNumber } from './validate.js';
@@ -65,8 +68,6 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
   readonly #limits: ProcessLimits;
   #seen: IsolationReceipt | undefined;
   #referenced = true;
-  #openStreams = 0;
-  #closeWhenDone = false;
 
   constructor(settings: Settings) {
     super();
@@ -282,14 +283,14 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
         else this.#ended({ ...outcome, ...(usage ? { group: usage } : {}) }, this.#state === 'running');
       });
     };
-    const own = { code, signal: signal === 0 ? null : nameOf(signal), usage };
+    const own = { code, signal: signal === 0 ? null : signalName(signal), usage };
     if (!this.#init) {
       finish(own);
       return;
     }
     // What init wrote before it ended is in its pipe still.
     this.#init.end((report) =>
-      finish(report ? { ...report, signal: report.signal === 0 ? null : nameOf(report.signal) } : { ...own, code: null, signal: own.signal ?? 'SIGKILL' }),
+      finish(report ? { ...report, signal: report.signal === 0 ? null : signalName(report.signal) } : { ...own, code: null, signal: own.signal ?? 'SIGKILL' }),
     );
   }
 
@@ -329,7 +330,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     // Whoever waits is told after all listeners, in a microtask.
     this.#exited.resolve(result);
     this.#tell('exit', this.exitCode, this.signalCode);
-    this.#closeStreams();
+    whenStreamsEnd(this.stdio, () => this.#tellClose());
   }
 
   #failed(error: IsolationError): void {
@@ -341,8 +342,8 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     this.#exited.reject(error);
     // Loud, unless somebody listens or waits: a failure that nobody looks at must not be silent.
     if (this.listenerCount('error') > 0 || !this.#watched) this.#tell('error', error);
-    this.#closeWhenDone = true;
-    this.#emitClose();
+    // After those who wait for `exited`.
+    setImmediate(() => this.#tellClose());
   }
 
   /** What a listener throws is uncaught, as with any emitter of Node's; it does not keep the rest of the story from being told. */
@@ -373,7 +374,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     if (this.#init) return this.#init.signal(number) === 0;
     const { signal, meant } = effectiveSignal(number, this.pid as number, this.#settings.namespaces.pid === 'new');
     const sent = (this.#native as NativeProcess).signal(signal) === 0;
-    if (sent && meant) this.#meant ??= nameOf(number);
+    if (sent && meant) this.#meant ??= signalName(number);
     return sent;
   }
 
@@ -425,55 +426,10 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
     for (const stream of this.stdio) stream?.destroy();
   }
 
-  /** 'close' comes after the streams' own end; what nobody has read yet is read and thrown away, as child_process does. */
-  #closeStreams(): void {
-    for (const stream of new Set(this.stdio.slice(1))) {
-      if (!stream || stream.destroyed) continue;
-      this.#openStreams++;
-      stream.once('close', () => {
-        this.#openStreams--;
-        this.#emitClose();
-      });
-    }
-    // After those who wait for `exited`: they may begin to read only now.
-    setImmediate(() => {
-      for (const stream of new Set(this.stdio.slice(1))) {
-        const readable = stream as Readable | null;
-        if (readable?.readableFlowing === null && readable.listenerCount('readable') === 0) readable.resume();
-      }
-    });
-    this.#closeWhenDone = true;
-    this.#emitClose();
-  }
-
-  #emitClose(): void {
-    if (!this.#closeWhenDone || this.#openStreams > 0) return;
-    this.#closeWhenDone = false;
-    // After those who wait for `exited`.
-    setImmediate(() => this.#tell('close', this.exitCode, this.signalCode));
+  #tellClose(): void {
+    this.#tell('close', this.exitCode, this.signalCode);
   }
 }
-
-/** A promise whose rejection nobody has to handle: the 'error' event and the other promise tell it too. */
-class Settled<T> {
-  resolve!: (value: T) => void;
-  reject!: (error: Error) => void;
-  readonly promise = new Promise<T>((resolve, reject) => {
-    this.resolve = resolve;
-    this.reject = reject;
-  });
-  constructor() {
-    this.promise.catch(() => {});
-  }
-}
-
-// Some numbers have two names, and the first is the usual one: SIGABRT and not SIGIOT. The last entry of a number wins in a Map.
-const signalNames = new Map(
-  Object.entries(constants.signals)
-    .reverse()
-    .map(([name, number]) => [number, name as NodeJS.Signals]),
-);
-const nameOf = (signal: number): NodeJS.Signals => signalNames.get(signal) ?? (`SIG${signal}` as NodeJS.Signals);
 
 function notStarted(why: string): IsolationError {
   return new IsolationError('ERR_CLOISTER_NOT_STARTED', why);

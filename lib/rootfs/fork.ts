@@ -1,0 +1,18 @@
+import { makeDiskUpper } from './disk-upper.js';
+import { freeze } from './freeze.js';
+import type { RootSettings } from './make-root.js';
+import type { RootReading } from './shared-root.js';
+
+/** Of a root that is made on the layers of another, and a copy of what has been written there. Holds them once more. */
+export async function settingsOfFork(settings: RootSettings, reading: RootReading | undefined): Promise<RootSettings> {
+  const { hold, frozen, ownUpper, since } = settings;
+  const copy = reading && (await freeze(reading.made, reading.below, settings));
+  return {
+    ...settings,
+    hold: hold?.retain(),
+    frozen: [...frozen.map((layer) => layer.retain()), ...(copy ? [copy] : [])],
+    upper: ownUpper ? makeDiskUpper() : 'tmpfs',
+    volatile: ownUpper,
+    since: reading?.made.since ?? since,
+  };
+}
