@@ -1,12 +1,14 @@
 // PID 1 of a sandbox started with `init: true`: starts the program, reaps orphans, says how the program ended. It runs from a
 // sealed memfd, already confined as the program will be, and uses no libc: it must run in any root.
 //
-//   cloister-init STATUS_FD PIDFD_SOCKET TTY COUNT PATH… ARGV…      (COUNT paths to try, in order)
+//   cloister-init STATUS_FD PIDFD_SOCKET TTY LABEL COUNT PATH… ARGV…      (COUNT paths to try, in order)
 //   cloister-init                                                    only keeps its namespaces alive
+// LABEL is the program's context of SELinux, or empty; with one, the host's /proc is PIDFD_SOCKET + 1. The program takes it by its exec, which
+// takes its death signal away: this one keeps both its label and its signal.
 //
 // What it writes to STATUS_FD, all in this machine's byte order:
 //   'S'                                          the program has been executed
-//   'E' i32 errno, i32 candidate, u32 size, head it could not be
+//   'E' i32 errno, i32 candidate, u32 size, head it could not be; candidate -1: it could not be given its label
 //   'X' i32 code, i32 signal, i64 user µs, i64 system µs, i64 max RSS KiB     it has ended
 // The program's pidfd goes to PIDFD_SOCKET before 'S'.
 
@@ -121,12 +123,26 @@ static void execute(int status, char** paths, int count, char** argv, char** env
   report_failure(status, result, candidate, paths[candidate]);
 }
 
-static void run_program(int status, int started, int socket, int tty, char** paths, int count, char** argv,
-                        char** envp) {
+// proc_pid_attr_write: a task's own file only, and opened by itself.
+static int take_label(int proc, const char* label) {
+  const int file = (int)call(SYS_openat, proc, (long)"self/attr/exec", O_WRONLY | O_CLOEXEC, 0, 0);
+  if (file < 0) return file;
+  long length = 0;
+  while (label[length] != 0) length++;
+  const long written = call(SYS_write, file, (long)label, length, 0, 0);
+  return written < 0 ? (int)written : 0;
+}
+
+static void run_program(int status, int started, int socket, int tty, const char* label, char** paths, int count,
+                        char** argv, char** envp) {
   send_own_pidfd(socket);
   call(SYS_setsid, 0, 0, 0, 0, 0);
   if (tty) call(SYS_ioctl, 0, TIOCSCTTY, 0, 0, 0);
-  execute(status, paths, count, argv, envp);
+  const int refused = *label != 0 ? take_label(socket + 1, label) : 0;
+  if (refused != 0)
+    report_failure(status, -refused, -1, "");
+  else
+    execute(status, paths, count, argv, envp);
   // Anything but the end of the pipe means: not executed.
   put(started, "", 1);
   leave(127);
@@ -144,16 +160,18 @@ __attribute__((used)) static void start(long* stack) {
   char** envp = words + stack[0] + 1;
   // The program may have our uid: it must not look into us, nor we be the memory it writes to.
   call(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
-  if (stack[0] < 6) {
+  if (stack[0] < 7) {
     for (;;)
       if (call(SYS_wait4, -1, 0, __WALL, 0, 0) == -ECHILD) wait_for_orphans();
   }
-  const int status = number(words[1]), socket = number(words[2]), tty = number(words[3]), count = number(words[4]);
-  char** paths = words + 5;
+  const int status = number(words[1]), socket = number(words[2]), tty = number(words[3]), count = number(words[5]);
+  const char* label = words[4];
+  char** paths = words + 6;
   char** argv = paths + count;
 
   call(SYS_fcntl, status, F_SETFD, FD_CLOEXEC, 0, 0);
   call(SYS_fcntl, socket, F_SETFD, FD_CLOEXEC, 0, 0);
+  if (*label != 0) call(SYS_fcntl, socket + 1, F_SETFD, FD_CLOEXEC, 0, 0);
   int pipe[2];
   if (call(SYS_pipe2, (long)pipe, O_CLOEXEC, 0, 0, 0) < 0) leave(126);
 
@@ -162,9 +180,10 @@ __attribute__((used)) static void start(long* stack) {
     report_failure(status, -program, 0, "");
     leave(126);
   }
-  if (program == 0) run_program(status, pipe[1], socket, tty, paths, count, argv, envp);
+  if (program == 0) run_program(status, pipe[1], socket, tty, label, paths, count, argv, envp);
 
   call(SYS_close, socket, 0, 0, 0, 0);
+  if (*label != 0) call(SYS_close, socket + 1, 0, 0, 0, 0);
   call(SYS_close, pipe[1], 0, 0, 0, 0);
   // The streams are the program's: who reads them waits for *its* end.
   for (int fd = 0; fd < status; fd++) call(SYS_close, fd, 0, 0, 0, 0);

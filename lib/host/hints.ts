@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import * as k from '../plan/constants.js';
 import { EACCES, EINVAL, ENOENT, ENOTDIR, EPERM, EROFS } from '../plan/constants.js';
 import { cgroupAdvice } from './cgroup-hints.js';
+import { labelAdvice } from './label-hints.js';
 import { landlockAdvice } from './landlock-hints.js';
 import { parseMountInfo } from './mountinfo.js';
 import { bringIn } from './on-host.js';
@@ -374,6 +375,7 @@ const rules: readonly Rule[] = [
   noTransparentProxy,
   cgroupAdvice,
   landlockAdvice,
+  labelAdvice,
   speculationAdvice,
   otherOwner,
   refusedValue,

@@ -48,6 +48,8 @@ export class PlanBuilder {
   cgroupSlot: Slot | undefined;
   /** Of that directory, for errors. */
   cgroupPath: string | undefined;
+  /** The context of SELinux that file systems are mounted with. */
+  mountLabel: string | undefined;
   /** The joiner gets a copy of our memory, where the kernel refuses whoever shares one (setns of a time namespace). */
   ownMemory = false;
   /** The cloning thread sleeps until the child has executed, for what the kernel does to those who share memory: csrc/core/launch.cc. */

@@ -49,6 +49,7 @@ function codeOf({ kind, label }: Step): `ERR_CLOISTER_${string}` {
   if (/^(route everything to|intercept what|open the sockets of) /.test(label)) return 'ERR_CLOISTER_NETWORK';
   if (/^write (setgroups|uid_map|gid_map)/.test(label)) return 'ERR_CLOISTER_ID_MAP';
   if (/^(join the |make a \w+ namespace)/.test(label)) return 'ERR_CLOISTER_NAMESPACE';
+  if (label === 'confine by AppArmor') return 'ERR_CLOISTER_LABEL';
   if (label.includes('Landlock')) return 'ERR_CLOISTER_LANDLOCK';
   return mountCalls.has(kind) || /^(mount |bind |layer of a mount|mask|make read-only)/.test(`${label} `) ? 'ERR_CLOISTER_MOUNT' : 'ERR_CLOISTER_STEP';
 }

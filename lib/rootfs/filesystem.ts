@@ -21,7 +21,11 @@ export function newFilesystem(plan: PlanBuilder, type: string, options: Readonly
  */
 export const inodesOf = (size: number): number => Math.max(1024, Math.ceil(size / 2048));
 
+/** Others take no context in a user namespace: selinux_set_mnt_opts. */
+const labelled: ReadonlySet<string> = new Set(['tmpfs', 'devpts', 'overlay']);
+
 export function createFilesystem(plan: PlanBuilder, context: Slot, type: string, attributes: number): Slot {
+  if (plan.mountLabel !== undefined && labelled.has(type)) plan.add('fsconfig', [context, k.FSCONFIG_SET_STRING, 'context', plan.mountLabel, 0]);
   plan.add('fsconfig', [context, k.FSCONFIG_CMD_CREATE, null, null, 0]);
   const mount = plan.open(`${type} mount`, 'fsmount', [context, k.FSMOUNT_CLOEXEC, attributes]);
   plan.release(context);

@@ -91,7 +91,9 @@ export function newOverlay(plan: PlanBuilder, parameters: readonly Parameter[], 
  * from where it is copied; '/..' is the uppermost of what is mounted on the root (follow_dotdot, step_into).
  */
 function mountOverlay(plan: PlanBuilder, parameters: readonly Parameter[], count: number): Slot {
-  const data = parameters.map(([key, value]) => (value === true ? key : `${key}=${value}`)).join();
+  const words = parameters.map(([key, value]) => (value === true ? key : `${key}=${value}`));
+  // A level may have commas: Documentation/filesystems/mount_api.rst, security_sb_eat_lsm_opts.
+  const data = (plan.mountLabel === undefined ? words : [...words, `context="${plan.mountLabel}"`]).join();
   if (data.length > longestData) {
     throw new IsolationError('ERR_CLOISTER_ROOTFS', `this kernel cannot be given ${count} layers`, {
       step: 'mount the overlay',

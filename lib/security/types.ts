@@ -42,6 +42,16 @@ export interface SeccompCall {
 export type SeccompAnswer = 'continue' | { errno: string } | { value: number | bigint } | { fd: number };
 /** What the program's processor may not guess, or has to forget. */
 export type Speculation = 'store-bypass' | 'indirect-branch' | 'l1d-flush';
+/** Of AppArmor, as the kernel tells it of a process: its mode is 'enforce', 'complain', 'kill' … */
+export interface AppArmorProfile {
+  profile: string;
+  mode?: string;
+}
+/** Contexts of SELinux: of the program (process.selinuxLabel of the OCI runtime specification), of the files of mounts that are made for it (linux.mountLabel). */
+export interface SelinuxLabels {
+  process?: string | undefined;
+  mount?: string | undefined;
+}
 export interface LandlockRules {
   read?: readonly string[];
   write?: readonly string[];

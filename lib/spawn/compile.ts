@@ -21,6 +21,8 @@ import { defaultRoot, defaultUpperSize, type Ready } from '../rootfs/ready.js';
 import { attachRoot, makePrivate, makeReadonly, pivot, type RootMount } from '../rootfs/root-mount.js';
 import type { RootUse } from '../rootfs/shared-root.js';
 import { beginMaking, copyStored } from '../rootfs/stage.js';
+import { changeProfile, openProfile } from '../security/apparmor.js';
+import { hostProc } from '../security/host-proc.js';
 import { type Ids, idTexts, outside, rootOutside } from '../security/id-map.js';
 import type { Ruleset } from '../security/landlock/ruleset.js';
 import { addRuleset } from '../security/landlock/steps.js';
@@ -64,6 +66,8 @@ export interface Context {
   /** Of a network that is connected while the child waits. */
   readonly channel: NetworkChannel | undefined;
   readonly landlock: Ruleset | undefined;
+  /** The AppArmor profile to change to. */
+  readonly apparmor: string | undefined;
   /** There are no namespaces to be had. */
   readonly isFallback: boolean;
   readonly filters: Filters | undefined;
@@ -96,6 +100,9 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   const network = context.channel && { socket: plan.slot('network socket', context.channel.socket), sent: plan.slot('network sent', context.channel.sent) };
   const borrow = (name: string, fd: number): Slot => plan.slot(name, checked(native().duplicate(fd, 64), 'fcntl', 'borrow a descriptor'));
 
+  const { apparmor } = context;
+  const labels = apparmor !== undefined || settings.selinux?.process !== undefined ? borrow('/proc of the host', hostProc()) : undefined;
+  plan.mountLabel = settings.selinux?.mount;
   const owner = ownerOf(settings, context);
   const kinds = Object.fromEntries(
     namespaceTypes.map((type) => {
@@ -190,7 +197,8 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
     root = attachRoot(plan, made);
     mountProc(plan, root, '/proc', proc ?? (namespaces.pid === 'host' ? 'host' : 'new'));
     mountSys(plan, root, '/sys', namespaces.net === 'new' ? (sysfs ?? 'new') : 'host');
-    const kit = privileged && context.hostRoot?.kit ? borrow('kit', context.hostRoot.kit.fd) : undefined;
+    // What all roots share has no label of its own.
+    const kit = privileged && context.hostRoot?.kit && plan.mountLabel === undefined ? borrow('kit', context.hostRoot.kit.fd) : undefined;
     const dev = kit && plan.in('parent') && cloneKit(plan, kit, 'dev', usernsFd);
     plan.in('child');
     pts = mountDev(plan, root, dev, namespaces.ipc === 'new');
@@ -215,7 +223,9 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
         )
       : undefined;
   if (root) pivot(plan);
-  connectStreams(plan, settings, stdio, terminal, context.user, init, calls);
+  connectStreams(plan, settings, stdio, terminal, context.user, init, calls, labels);
+  const profile = apparmor !== undefined && labels ? openProfile(plan, labels, apparmor) : undefined;
+  const confine = profile && ((): void => changeProfile(plan, profile, apparmor as string));
   enterDirectory(plan, settings.cwd ?? '/');
   restrictSpeculation(plan, settings.speculation);
   if (settings.coreScheduling) shareNoCore(plan);
@@ -228,8 +238,8 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   const { filters } = context;
   const filter = filters && ((): void => filterCalls(plan, filters, calls));
   if (settings.capabilities === 'caller') dieWithParent(plan, settings);
-  else if (context.isFallback) giveUpPrivileges(plan, settings, context.user);
-  else dropPrivileges(plan, settings, context.user, kinds.user, filter);
+  else if (context.isFallback) giveUpPrivileges(plan, settings, context.user, confine);
+  else dropPrivileges(plan, settings, context.user, kinds.user, filter, confine);
   if (settings.noNewPrivileges) restrict?.();
   plan.label('unblock signals').add('rt_sigprocmask', [k.SIG_SETMASK, structs.noSignals, 0, 8]);
   if (settings.noNewPrivileges) filter?.();

@@ -47,11 +47,12 @@ export async function fallbackOf(
 }
 
 /** What gives the program other contents than those of the host: it would run, and do something else. */
-function needsNamespaces({ rootfs, image, namespaces, mounts, network, bridge }: Settings): string[] {
+function needsNamespaces({ rootfs, image, namespaces, mounts, network, bridge, selinux }: Settings): string[] {
   return [
     ...(rootfs !== undefined || image !== undefined ? ['rootfs'] : []),
     ...mounts.flatMap((mount, index) => (mount.type === 'bind' && mount.source === mount.target ? [] : [`mounts[${index}] (${mount.type} ${mount.target})`])),
     ...(network || bridge ? ['network'] : []),
+    ...(selinux ? ['selinux'] : []),
     ...namespaceTypes.filter((type) => typeof namespaces[type] === 'object').map((type) => `namespaces.${type}`),
   ];
 }
@@ -128,7 +129,7 @@ const mayChangeUser = (): boolean => may(capSetuid) && may(capSetgid) && look('/
  * Nothing is left that could be given up by a right that is missing: no_new_privs keeps every program that it executes from gaining
  * one, so a bounding set that stays, as only CAP_SETPCAP takes from it, has no effect. capabilities(7), prctl(2)
  */
-export function giveUpPrivileges(plan: PlanBuilder, settings: Settings, { uid, gid, groups }: UserSetting): void {
+export function giveUpPrivileges(plan: PlanBuilder, settings: Settings, { uid, gid, groups }: UserSetting, confine: (() => void) | undefined): void {
   plan.label('drop capabilities');
   if (may(capSetpcap)) plan.add('drop_bounding', [0, caller().lastCapability]);
   if (mayChangeUser()) {
@@ -139,6 +140,7 @@ export function giveUpPrivileges(plan: PlanBuilder, settings: Settings, { uid, g
   }
   plan.label('drop capabilities').add('capset', [structs.capabilityHeader(), structs.capabilityData(0n, 0n, 0n)]);
   plan.add('prctl', [k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0]);
+  confine?.();
   plan.label('set no_new_privs').add('prctl', [k.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0]);
   dieWithParent(plan, settings);
 }

@@ -15,11 +15,13 @@ import { mountAbilities, tryMounts } from '../rootfs/mount-abilities.js';
 import { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
 import { descriptorsOf, enter, type Ready, takeReady } from '../rootfs/ready.js';
 import type { RootUse } from '../rootfs/shared-root.js';
+import { profileToEnter } from '../security/apparmor.js';
 import { userNamespaceOfBind } from '../security/bind-ids.js';
 import { hostIds, type Ids, idsFor, idsOfNamespace, outside } from '../security/id-map.js';
 import { landlockAbi } from '../security/landlock/ability.js';
 import { type Ruleset, rulesetFor } from '../security/landlock/ruleset.js';
 import { type Filters, filtersOf } from '../security/seccomp/filters.js';
+import { checkLabels } from '../security/selinux.js';
 import { BridgeNetwork } from './bridge-network.js';
 import { type Context, compile } from './compile.js';
 import { type Fallback, fallbackOf } from './fallback.js';
@@ -46,6 +48,7 @@ export interface Prepared {
   readonly group: ProcessGroup | undefined;
   readonly bridge: BridgeNetwork | undefined;
   readonly landlock: Ruleset | undefined;
+  readonly apparmor: string | undefined;
   readonly network: ProcessNetwork | undefined;
   readonly filters: Filters | undefined;
   /** Our end of where the listener of a filter that asks will come from. */
@@ -71,6 +74,8 @@ export async function prepare(
   const plan = new PlanBuilder();
   if (streams.terminal) given.push(streams.terminal.theirs);
   try {
+    const apparmor = profileToEnter(asked.apparmor);
+    checkLabels(asked.selinux);
     const fallback = await fallbackOf(asked, (trial, child) => prepare(trial, { child: [...child], terminal: undefined }, true));
     const possible = fallback?.settings ?? asked;
     const bridge = possible.bridge && (await BridgeNetwork.for(possible, possible.bridge));
@@ -83,19 +88,20 @@ export async function prepare(
     const settings = bridge ? { ...withRoot, mounts: [...bridge.mounts, ...withRoot.mounts] } : withRoot;
     const found = await findAll(settings, releases, given, whole, fallback, bridge);
     bridge?.seat.publish((settings.network?.ports ?? []).map((port, index) => ({ ...port, host: found.network?.ports[index]?.host ?? port.host })));
-    const init = settings.init || needsInit(settings, found.ids) ? openInit(settings.stdio.length + 4) : undefined;
+    const init = settings.init || settings.selinux?.process !== undefined || needsInit(settings, found.ids) ? openInit(settings.stdio.length + 6) : undefined;
     if (init) given.push(...Object.values(init.child), ...Object.values(init.ours));
     if (init) own(init.child.status, found.ids);
     ownPipes(settings, streams, found);
     if (found.group?.recipe) releases.push(() => found.group?.cgroup.forget());
     const filters = settings.seccomp && filtersOf(settings.seccomp, denials() && !settings.detached);
-    const channel = filters?.asks ? openChannel(settings.stdio.length + 4) : undefined;
+    const channel = filters?.asks ? openChannel(settings.stdio.length + 6) : undefined;
     if (channel) given.push(...channel);
     const { home } = found;
     const { namespaces, missing } = compile(plan, home === undefined ? settings : { ...settings, env: { ...settings.env, HOME: home } }, {
       ...found,
       isFallback: fallback !== undefined,
       filters,
+      apparmor,
       callChannel: channel?.[1],
       channel: bridge?.channel,
       stdio: streams.child,
@@ -115,6 +121,7 @@ export async function prepare(
       group: found.group,
       bridge,
       landlock: found.landlock,
+      apparmor,
       network: found.network,
       filters,
       callChannel: channel?.[0],
@@ -268,7 +275,7 @@ function ownProgramIsWritable(): boolean {
  */
 function mayBeReady(settings: Settings, roots: readonly OverlayRootfs[]): boolean {
   const { namespaces, rootfs, idMap, sysctl, capabilities } = settings;
-  if (settings.network?.egress) return false;
+  if (settings.network?.egress || settings.selinux?.mount !== undefined) return false;
   if (roots.length > 0 || rootfs !== undefined || idMap !== 'auto' || sysctl.length > 0) return false;
   if (namespaces.user !== 'new' || namespaces.net !== 'new' || capabilities === 'caller' || capabilities.bounding !== 0n) return false;
   return !settings.mounts.some(({ type }) => type === 'sysfs');

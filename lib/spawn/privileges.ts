@@ -53,13 +53,14 @@ export function enterIds(plan: PlanBuilder): void {
   plan.add('setresuid', [0, 0, 0], { tolerate: [k.EINVAL] });
 }
 
-/** `filter`: installs the filter of system calls, where it has to be before privileges are gone. */
+/** `filter`: installs the filter of system calls, where it has to be before privileges are gone. `confine`: changes the AppArmor profile. */
 export function dropPrivileges(
   plan: PlanBuilder,
   settings: Settings,
   user: UserSetting,
   userNamespace: 'new' | 'host' | 'joined',
   filter: (() => void) | undefined,
+  confine: (() => void) | undefined,
 ): void {
   const sets = settings.capabilities;
   if (sets === 'caller') return;
@@ -88,6 +89,7 @@ export function dropPrivileges(
   for (let number = 0; number <= caller().lastCapability; number++) {
     if ((sets.ambient >> BigInt(number)) & 1n) plan.add('prctl', [k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_RAISE, number, 0, 0]);
   }
+  confine?.();
   if (settings.noNewPrivileges) plan.label('set no_new_privs').add('prctl', [k.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0]);
   if (!isNew || user.uid !== 0 || user.gid !== 0) dieWithParent(plan, settings);
 }

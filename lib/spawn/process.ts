@@ -11,6 +11,7 @@ import { checked, native } from '../native.js';
 import { explainFailure } from '../plan/failure.js';
 import type { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
 import { Supervisor } from '../security/seccomp/supervisor.js';
+import { labelRefused } from '../security/selinux.js';
 import { effectiveSignal } from './effective-signal.js';
 import { whenStreamsEnd } from './end-of-streams.js';
 import { InitChannel } from './init-channel.js';
@@ -119,7 +120,7 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
 
   /**
    * The receipt. From 'spawn' to its end each reading asks the kernel for what it shows (user and group maps, namespaces, capabilities,
-   * no_new_privs, the mode of seccomp), and the result has the last one; without any, it has what was put in force. Undefined until
+   * no_new_privs, the mode of seccomp, AppArmor's profile, SELinux's context), and the result has the last one; without any, it has what was put in force. Undefined until
    * that is decided.
    */
   get isolation(): IsolationReceipt | undefined {
@@ -255,7 +256,12 @@ export class IsolatedProcess extends EventEmitter<ProcessEvents> implements Isol
         (programPid) => void (this.#cancelled || this.#running(programPid)),
         ({ candidate, errno, head }) => {
           const { execStep, landlock } = this.#prepared as Prepared;
-          this.#failure = execveAdvice(candidates(this.#settings), candidate, errno, head, execStep, landlock !== undefined);
+          const label = this.#settings.selinux?.process;
+          // Below 0: it did not come to a path.
+          this.#failure =
+            candidate < 0 && label !== undefined
+              ? labelRefused(label, errno, execStep)
+              : execveAdvice(candidates(this.#settings), candidate, errno, head, execStep, landlock !== undefined);
         },
       );
     } else this.#running(pid);

@@ -49,6 +49,7 @@ export function connectStreams(
   user: UserSetting,
   init: { program: Slot; status: Slot; socket: Slot } | undefined,
   calls: Slot | undefined,
+  labels: Slot | undefined,
 ): void {
   if (terminal) {
     // So that the program can open its terminal by name once more.
@@ -60,6 +61,7 @@ export function connectStreams(
   if (init) {
     plan.add('dup3', [init.status, next++, 0]);
     plan.add('dup3', [init.socket, next++, 0]);
+    if (settings.selinux?.process !== undefined) plan.add('dup3', [labels as Slot, next++, 0]);
     plan.add('dup3', [init.program, next, k.O_CLOEXEC], { out: init.program });
     next++;
   }
@@ -70,6 +72,7 @@ export function connectStreams(
   }
   plan.label('close all other descriptors').add('dup3', [plan.reportSlot as Slot, next++, k.O_CLOEXEC]);
   if (calls) plan.add('dup3', [calls, next++, k.O_CLOEXEC], { out: calls });
+  if (labels) plan.add('dup3', [labels, next++, k.O_CLOEXEC], { out: labels });
   // Really closed and not only at exec, which may be led to one of them by a link: /proc/self/fd/9 as a program or directory.
   plan.add('close_range', [next, 0xffffffff, 0]);
 }
@@ -92,6 +95,15 @@ export function execute(plan: PlanBuilder, settings: Settings, init: Slot | unde
   }
   plan.label('execute init');
   const count = settings.stdio.length;
-  const words = ['cloister-init', String(count), String(count + 1), settings.tty ? '1' : '0', String(paths.length), ...paths, ...argv];
+  const words = [
+    'cloister-init',
+    String(count),
+    String(count + 1),
+    settings.tty ? '1' : '0',
+    settings.selinux?.process ?? '',
+    String(paths.length),
+    ...paths,
+    ...argv,
+  ];
   plan.add('execveat', [init, '', words, environment, k.AT_EMPTY_PATH]);
 }

@@ -1,7 +1,9 @@
 import { readFileSync, statSync } from 'node:fs';
 import { parseIdMap } from '../host/caller.js';
 import { namespaceTypes } from '../namespace/flags.js';
+import { profileOf } from '../security/apparmor.js';
 import { capabilitiesOf } from '../security/capabilities.js';
+import { contextOf, selinuxIsOn } from '../security/selinux.js';
 import type { IsolationReceipt } from './types.js';
 
 /**
@@ -19,6 +21,8 @@ export function readBack(receipt: IsolationReceipt, pid: number): IsolationRecei
     ...(receipt.idMap && maps?.[0]?.length ? { idMap: { uids: maps[0], gids: maps[1] ?? [] } } : {}),
     capabilities: capabilitiesOf(BigInt(`0x${field('CapEff')}`)),
     noNewPrivileges: field('NoNewPrivs') === '1',
+    apparmor: profileOf(pid) ?? receipt.apparmor,
+    selinux: selinuxIsOn() && (contextOf(pid) ?? receipt.selinux),
     seccomp: field('Seccomp') === '2' ? receipt.seccomp : false,
   };
 }

@@ -1,7 +1,9 @@
 import type { NativeUsage } from '../../types/native.js';
 import { hierarchies } from '../cgroup/hierarchies.js';
 import { commonName } from '../cgroup/limits.js';
+import { profileOf } from '../security/apparmor.js';
 import { capabilitiesOf } from '../security/capabilities.js';
+import { contextOf, selinuxIsOn } from '../security/selinux.js';
 import type { Prepared } from './prepare.js';
 import type { GroupUsage, ProcessGroup } from './process-group.js';
 import type { Settings } from './settings.js';
@@ -45,6 +47,8 @@ export function receiptOf(settings: Settings, prepared: Prepared): IsolationRece
     noNewPrivileges: settings.noNewPrivileges,
     seccomp: settings.seccomp && prepared.filters ? { profile: settings.seccomp.profile.name, instructions: prepared.filters.instructions } : false,
     landlock: prepared.landlock ? { abi: prepared.landlock.abi, missing: prepared.landlock.missing } : false,
+    apparmor: prepared.apparmor === undefined ? (profileOf('self') ?? false) : { profile: prepared.apparmor },
+    selinux: settings.selinux?.process ?? (selinuxIsOn() && contextOf('self')) ?? false,
     cgroup: prepared.group ? groupOf(prepared.group) : false,
     network: settings.bridge ? 'bridge' : settings.network?.egress ? 'egress' : namespaces.net === 'new' ? 'none' : namespaces.net,
     missing: prepared.fallback?.missing ?? [],

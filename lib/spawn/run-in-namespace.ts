@@ -23,6 +23,7 @@ export async function runInNamespace(namespace: Namespace, command: string, rest
     cwd: cwd ?? (namespace.type === 'mount' ? '/' : process.cwd()),
     noNewPrivileges: false,
     seccomp: 'unconfined',
+    apparmor: false,
     namespaces: {
       cgroup: 'host',
       ipc: 'host',

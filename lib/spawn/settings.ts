@@ -17,9 +17,10 @@ import { checkLandlock } from '../security/landlock/rules.js';
 import { type SeccompSetting, seccompOf } from '../security/seccomp/filters.js';
 import { speculations } from '../security/speculation.js';
 import { checkSysctl } from '../security/sysctl.js';
-import type { LandlockRules, Speculation } from '../security/types.js';
+import type { LandlockRules, SelinuxLabels, Speculation } from '../security/types.js';
 import { parseBytes } from '../units.js';
 import { type BridgeSetting, bridgeOf, withoutBridge } from './bridge-settings.js';
+import { apparmorOf, selinuxOf } from './label-settings.js';
 import { type MountSetting, mountOf } from './mount-settings.js';
 import { nameFiles } from './name-files.js';
 import { refuseOthersNames } from './others-names.js';
@@ -59,6 +60,9 @@ export interface Settings {
   readonly capabilities: CapabilitySets | 'caller';
   readonly landlock: LandlockRules | undefined;
   readonly noNewPrivileges: boolean;
+  /** undefined: the default one, where there is one. */
+  readonly apparmor: string | false | undefined;
+  readonly selinux: SelinuxLabels | undefined;
   /** undefined: unconfined. */
   readonly seccomp: SeccompSetting | undefined;
   readonly speculation: readonly Speculation[];
@@ -118,6 +122,8 @@ const optionNames = [
   'seccomp',
   'landlock',
   'noNewPrivileges',
+  'apparmor',
+  'selinux',
   'speculation',
   'coreScheduling',
   'maskedPaths',
@@ -203,6 +209,8 @@ export function settingsOf(command: unknown, args: unknown, options: SpawnOption
     capabilities,
     landlock: options.landlock === undefined ? undefined : checkLandlock(options.landlock),
     noNewPrivileges,
+    apparmor: apparmorOf(options.apparmor),
+    selinux: selinuxOf(options, namespaces),
     seccomp,
     speculation:
       options.speculation === undefined ? [] : check.list(options.speculation, 'speculation', (name, option) => check.oneOf(name, option, speculations)),

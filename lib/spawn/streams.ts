@@ -93,7 +93,7 @@ class Output extends HeldSocket {
 let nullDevice: number | undefined;
 
 export function openStreams(settings: Settings, meter: (index: number) => Meter): Streams {
-  const least = settings.stdio.length + 4;
+  const least = settings.stdio.length + 6;
   const child: number[] = [];
   const parent: (Readable | Writable | Duplex | null)[] = [];
   const opened: number[] = [];

@@ -9,7 +9,7 @@ import type { NetNamespace } from '../namespace/net.js';
 import type { IdMap, NamespaceByType, NamespaceType } from '../namespace/types.js';
 import type { NetworkOptions } from '../network/types.js';
 import type { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
-import type { Capability, LandlockRules, Rlimit, SeccompNotify, SeccompProfile, Speculation } from '../security/types.js';
+import type { AppArmorProfile, Capability, LandlockRules, Rlimit, SeccompNotify, SeccompProfile, SelinuxLabels, Speculation } from '../security/types.js';
 import type { Bytes } from '../units.js';
 
 export type StdioOption = 'pipe' | 'ignore' | 'inherit' | number | Stream | null | undefined;
@@ -59,6 +59,13 @@ export interface SpawnOptions {
   seccomp?: 'default' | 'unconfined' | SeccompProfile | { profile?: 'default' | SeccompProfile; notify: SeccompNotify };
   landlock?: LandlockRules;
   noNewPrivileges?: boolean;
+  /**
+   * The profile of AppArmor (process.apparmorProfile of the OCI runtime specification), which has to be loaded. Default: 'cloister-default' where AppArmor
+   * is on, that is loaded, and this process is unconfined. `false`: none is asked for. Throws ERR_CLOISTER_LABEL where a named one cannot be had. docs/labels.md
+   */
+  apparmor?: string | false;
+  /** Contexts of SELinux, of the host's policy; with `process` there is an init. Throws ERR_CLOISTER_LABEL where SELinux is off, or its policy refuses. */
+  selinux?: SelinuxLabels;
   /** Side channels of the processor that are closed for the program: prctl(2), PR_SET_SPECULATION_CTRL. Refused where the machine cannot. */
   speculation?: readonly Speculation[];
   /** No other process on the other threads of its core: prctl(2), PR_SCHED_CORE. Refused where the kernel cannot (CONFIG_SCHED_CORE). */
@@ -167,6 +174,10 @@ export interface IsolationReceipt {
   noNewPrivileges: boolean;
   seccomp: { profile: string; instructions: number } | false;
   landlock: { abi: number; missing: readonly string[] } | false;
+  /** Of AppArmor; its mode as read back. False: nothing confines the program. */
+  apparmor: AppArmorProfile | false;
+  /** The context of SELinux; false where it is off. */
+  selinux: string | false;
   cgroup: { mode: CgroupSupport['mode']; path: string; controllers: readonly string[] } | false;
   network: 'none' | 'host' | 'joined' | 'bridge' | 'egress';
   /** What was asked for and could not be had; empty unless `fallback` allowed it. */

@@ -1,6 +1,6 @@
 /** What this machine, and the user that we are, can do: each tried, not guessed. */
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmdirSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { availableParallelism, hostname, userInfo } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { fixture } from './fixtures.js';
@@ -203,6 +203,22 @@ function netem(): Answer {
   return status === 0 ? undefined : (error?.message ?? stderr.trim());
 }
 
+/** A profile of the tests' own (test/fixtures/apparmor), which root has loaded before. */
+function apparmor(): Answer {
+  const enabled = '/sys/module/apparmor/parameters/enabled';
+  if (!existsSync(enabled) || readFileSync(enabled, 'utf8').trim() !== 'Y') return 'AppArmor is off';
+  const profiles = '/sys/kernel/security/apparmor/policy/profiles';
+  const loaded = existsSync(profiles) && readdirSync(profiles).some((name) => /^cloister-test\.\d+$/.test(name));
+  return loaded ? undefined : 'the profile cloister-test is not loaded';
+}
+
+/** With the policy that the tests have for it: test/vm/selinux.cil. */
+function selinux(): Answer {
+  if (!/\tselinuxfs$/m.test(readFileSync('/proc/filesystems', 'utf8'))) return 'SELinux is off';
+  const context = readFileSync('/proc/self/attr/current', 'utf8');
+  return context.startsWith('cloister_u:') ? undefined : `the policy is another: ${context}`;
+}
+
 const plain = {
   root: () => (uid === 0 ? undefined : `the user id is ${uid}`),
   unprivileged: () => (uid === 0 ? 'this is root' : undefined),
@@ -254,6 +270,10 @@ const plain = {
   },
   /** A machine that has nothing else to do: only a lane's name says that. */
   'steady-rates': () => ((process.env['CLOISTER_LANE'] ?? '').split(',').includes('steady-rates') ? undefined : 'no lane says so'),
+  apparmor,
+  'no-apparmor': () => (apparmor() === 'AppArmor is off' ? undefined : 'it is on'),
+  selinux,
+  'no-selinux': () => (selinux() === 'SELinux is off' ? undefined : 'it is on'),
   'two-cpus': () => (availableParallelism() > 1 ? undefined : 'only one CPU is ours'),
 } satisfies Record<string, () => Answer>;
 

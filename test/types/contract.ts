@@ -17,7 +17,7 @@ export const probed: Promise<contract.HostReport> = built.probe();
 export const reaped: Promise<contract.ReapReport> = built.reap();
 
 // Data: the same, member for member.
-type Added = 'speculation' | 'coreScheduling';
+type Added = 'speculation' | 'coreScheduling' | 'apparmor' | 'selinux';
 same<keyof built.SpawnOptions, keyof contract.SpawnOptions | Added>(true);
 same<keyof built.RunOptions, keyof contract.RunOptions | Added>(true);
 same<built.NamespaceType, contract.NamespaceType>(true);
@@ -26,7 +26,7 @@ same<built.Rlimit, contract.Rlimit>(true);
 same<built.Capability, contract.Capability>(true);
 same<built.ResourceUsage, contract.ResourceUsage>(true);
 same<built.IsolatedResult['reason'], contract.IsolatedResult['reason']>(true);
-same<built.IsolationReceipt, contract.IsolationReceipt>(true);
+same<Omit<built.IsolationReceipt, 'apparmor' | 'selinux'>, contract.IsolationReceipt>(true);
 same<built.CgroupLimits, contract.CgroupLimits>(true);
 same<built.CgroupStats, contract.CgroupStats>(true);
 same<built.Denial, contract.Denial>(true);

@@ -14,6 +14,9 @@ export const kernelNames = Object.keys(metaPackages);
 /** What tests can do on the one and not on the other. */
 export const abilitiesOf = { 6.1: 'landlock:2', 6.12: 'landlock:6' };
 
+/** Only one of AppArmor and SELinux can be on (LSM_FLAG_EXCLUSIVE). Debian's own choice is AppArmor. */
+export const parametersOf = { 6.1: 'security=selinux', 6.12: '' };
+
 /** In this order, each after what it depends on. Debian builds some of them in, or not at all: those are passed over. */
 const modules = [
   // To reach the root file system and the disks. ext4 asks for crc32c by a name that only modprobe would find.

@@ -3,6 +3,7 @@
 # /vm is shared with the host: `job` comes from there, reports go there.
 
 . /vm/job
+export PATH="$path"
 
 end() {
   sync
@@ -14,6 +15,16 @@ trap end EXIT
 
 mount -t proc -o nosuid,nodev,noexec proc /proc
 mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
+# What the kernel's security modules are told, before anything of them is used.
+mount -t securityfs -o nosuid,nodev,noexec securityfs /sys/kernel/security
+if [ "$(cat /sys/module/apparmor/parameters/enabled)" = Y ] && command -v apparmor_parser >/dev/null; then
+  apparmor_parser --replace --skip-cache "$repository/test/fixtures/apparmor/cloister-test"
+fi
+if grep -q selinuxfs /proc/filesystems && command -v secilc >/dev/null; then
+  mount -t selinuxfs -o nosuid,noexec selinuxfs /sys/fs/selinux
+  # In one writing: sel_write_load.
+  secilc -c 33 -o /vm/policy -f /dev/null "$repository/test/vm/selinux.cil" && dd if=/vm/policy of=/sys/fs/selinux/load bs=1M && echo 1 >/sys/fs/selinux/enforce
+fi
 mkdir -p /dev/pts /dev/shm /dev/mqueue
 mount -t devpts -o nosuid,noexec,gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs -o nosuid,nodev tmpfs /dev/shm

@@ -31,7 +31,7 @@ const processor = (accel) => ['-accel', accel === 'tcg' ? 'tcg,thread=single' : 
 const bare = ['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'];
 
 /** Runs a job in it. Resolves with how it ended: 'off', 'timeout', or what the emulator said. */
-export async function boot({ kernel, initramfs }, directory, job, { accel, seconds }) {
+export async function boot({ kernel, initramfs }, directory, job, { accel, seconds, parameters }) {
   rmSync(directory, { recursive: true, force: true });
   const share = join(directory, 'share');
   mkdirSync(share, { recursive: true });
@@ -62,7 +62,7 @@ export async function boot({ kernel, initramfs }, directory, job, { accel, secon
   const words = [
     ...[...processor(accel), '-m', '3072', ...bare, '-serial', `file:${join(directory, 'console')}`],
     ...['-kernel', kernel, '-initrd', initramfs],
-    ...['-append', 'console=ttyS0 quiet panic=-1 oops=panic psi=1 hugepages=8 rdinit=/init'],
+    ...['-append', `console=ttyS0 quiet panic=-1 oops=panic psi=1 hugepages=8 rdinit=/init ${parameters}`],
     ...shared('host', '/', 'readonly=on,multidevs=remap'),
     ...shared('share', share, 'multidevs=remap'),
     ...drive(temporary, 'unsafe', 0),

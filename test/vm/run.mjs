@@ -12,7 +12,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { runnerImport } from 'vite';
-import { abilitiesOf, cache, kernelNames, prepareKernel } from './kernel.mjs';
+import { abilitiesOf, cache, kernelNames, parametersOf, prepareKernel } from './kernel.mjs';
 import { accelerator, boot } from './machine.mjs';
 
 const repository = fileURLToPath(new URL('../../', import.meta.url));
@@ -53,7 +53,7 @@ for (const name of kernels) {
     timeout: slow ? 240_000 : 60_000,
   };
   console.log(`vm: Linux ${machine.release} (${accel}), ${users.join(' and ')}: ${tests.join(' ')}`);
-  const ending = await boot(machine, directory, job, { accel, seconds });
+  const ending = await boot(machine, directory, job, { accel, seconds, parameters: parametersOf[name] });
   for (const user of users) {
     const counts = report(directory, user) ?? { passed: 0, failed: 1, skipped: 0 };
     console.log(`${name} ${user}: ${sentence(counts)}`);
