@@ -185,7 +185,8 @@ describeNeeding(needed)('fuse-overlayfs', () => {
     const child = startChild(script, { args: [smallRoot()], deadline: 55_000 });
     await child.lines.until('running');
     const pids = programsOf(child.pid);
-    expect(pids.length).toBe(1);
+    // One for what is below the writable layer as well, where that is mounted from the start: before 6.15.
+    expect(pids.length).toBeOneOf([1, 2]);
     child.kill('SIGKILL');
     await child.ended;
     await settled(() => pids.filter((pid) => existsSync(`/proc/${pid}`)).map(String), { what: 'the program of a host that was killed' });
