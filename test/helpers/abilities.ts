@@ -256,7 +256,7 @@ const plain = {
     return ipv6 ? `::1 is ${ipv6}` : undefined;
   },
   pressure: () => firstFailure([['read', '/proc/pressure/memory']]),
-  /** A root inside a root is a third overlay where / is one itself: FILESYSTEM_MAX_STACK_DEPTH is 2. */
+  /** A root inside a root is a third overlay where / is one itself: FILESYSTEM_MAX_STACK_DEPTH is 2. Nor are ids mapped on one. */
   'plain-root': () =>
     askHostNow(['mounts'])[0].mounts.some(({ mountPoint, fsType }) => mountPoint === '/' && fsType === 'overlay') ? '/ is an overlay itself' : undefined,
   netem,

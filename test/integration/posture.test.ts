@@ -176,12 +176,13 @@ describe('files', () => {
     expect(answers.map((answer) => (answer as { entries?: string[] }).entries)).toEqual(paths.map(() => []));
   });
 
-  test('and can be written to', async () => {
+  // Of an overlay owners cannot be mapped: to root inside, what is in it then belongs to nobody, which the receipt says.
+  testNeeding(process.geteuid?.() === 0 ? ['plain-root'] : [])('and can be written to', async () => {
     const answers = await ask(['/root', '/run', '/tmp', '/var/tmp', '/etc', '/usr'].map((path) => ['create', `${path}/new-file`, 'x'] as const));
     expect(answers.map(({ errno }) => errno)).toEqual(Array(6).fill(null));
   });
 
-  testNeeding(['root'])('and so can all that host root owns', async () => {
+  testNeeding(['root', 'plain-root'])('and so can all that host root owns', async () => {
     const answers = await ask([
       ['create', '/usr/bin/new-file'],
       ['append', '/etc/passwd', 'x'],

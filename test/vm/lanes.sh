@@ -41,6 +41,8 @@ ln -sfn /proc/self/fd/1 /dev/stdout
 ln -sfn /proc/self/fd/2 /dev/stderr
 [ ! -e /dev/fuse ] || chmod 666 /dev/fuse
 hostname vm
+# As hosts have it: their own name leads to them.
+getent hosts vm >/dev/null || echo '127.0.1.1 vm' >>/etc/hosts
 ip link set lo up
 mount -t hugetlbfs hugetlbfs /dev/hugepages 2>/dev/null
 # As hosts have it where it is not for programs.
@@ -87,7 +89,7 @@ lane() {
 }
 
 controllers=cgroup-v2,controller:cpu,controller:cpuset,controller:io,controller:memory,controller:pids,controller:hugetlb,controller:misc,controller:rdma
-common=user-namespaces,program:unshare,program:ip,time-namespaces,overlay,python3,ipv6,pressure,fuse,seccomp-notify,two-cpus,$controllers
+common=user-namespaces,own-name,program:unshare,program:ip,time-namespaces,overlay,python3,ipv6,pressure,fuse,seccomp-notify,two-cpus,$controllers
 for user in $users; do
   case $user in
     root)
