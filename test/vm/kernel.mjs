@@ -15,7 +15,7 @@ export const kernelNames = Object.keys(metaPackages);
 export const abilitiesOf = { 6.1: 'landlock:2', 6.12: 'landlock:6' };
 
 /** Only one of AppArmor and SELinux can be on (LSM_FLAG_EXCLUSIVE). Debian's own choice is AppArmor. */
-export const parametersOf = { 6.1: 'security=selinux', 6.12: '' };
+export const parametersFor = (lane) => (lane.split(',').includes('selinux') ? 'security=selinux' : '');
 
 /** In this order, each after what it depends on. Debian builds some of them in, or not at all: those are passed over. */
 const modules = [

@@ -4,7 +4,7 @@
 //   npm run test:vm -- 6.1 test/integration/cgroup     this kernel, the test files whose path has that
 //   npm run test:vm -- root                            this user
 // CLOISTER_VM_ACCEL=tcg|kvm chooses how the processor is had, CLOISTER_VM_TIMEOUT the seconds that a machine may run.
-// CLOISTER_LANE names what else must be there, as in test/helpers/lane.ts: programs are those of this machine.
+// CLOISTER_LANE names what else must be there, as in test/helpers/lane.ts: programs are those of this machine. With `selinux` that is on, else AppArmor is.
 // CLOISTER_VM_COMMAND='…' runs that in the machine's shell instead of the tests, and prints what it says.
 // The last line is the sum: N passed, N failed, N skipped.
 
@@ -12,7 +12,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { runnerImport } from 'vite';
-import { abilitiesOf, cache, kernelNames, parametersOf, prepareKernel } from './kernel.mjs';
+import { abilitiesOf, cache, kernelNames, parametersFor, prepareKernel } from './kernel.mjs';
 import { accelerator, boot } from './machine.mjs';
 
 const repository = fileURLToPath(new URL('../../', import.meta.url));
@@ -53,7 +53,7 @@ for (const name of kernels) {
     timeout: slow ? 240_000 : 60_000,
   };
   console.log(`vm: Linux ${machine.release} (${accel}), ${users.join(' and ')}: ${tests.join(' ')}`);
-  const ending = await boot(machine, directory, job, { accel, seconds, parameters: parametersOf[name] });
+  const ending = await boot(machine, directory, job, { accel, seconds, parameters: parametersFor(job.abilities) });
   for (const user of users) {
     const counts = report(directory, user) ?? { passed: 0, failed: 1, skipped: 0 };
     console.log(`${name} ${user}: ${sentence(counts)}`);
