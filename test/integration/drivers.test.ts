@@ -1,5 +1,5 @@
 /** Roots by a program: fuse-overlayfs. What is the same with each driver is in histories.test.ts. */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs';
+import { existsSync, linkSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LayerStore, OverlayRootfs, runIsolated, spawnIsolated } from 'cloister';
@@ -161,6 +161,28 @@ describeNeeding(needed)('fuse-overlayfs', () => {
     expect(readFileSync(join(path, 'kept'), 'utf8')).toBe('kept');
     await using root = await create();
     expect(await changesOf(root)).toContain('added file /kept');
+  });
+
+  test('a file of a layer that has two names: what is told is what is in the writable layer, whatever is shown', async () => {
+    const base = smallRoot({ 'data/x': 'old' });
+    linkSync(join(base, 'data/x'), join(base, 'data/y'));
+    const upper = join(temporary({ 'upper/': '' }), 'upper');
+    const create = () => OverlayRootfs.create({ layers: [base], driver, upper, idMap: 'self' });
+    {
+      await using root = await create();
+      await run(root, 'append', '/data/y', ', new', '--', 'link', '/data/y', '/data/z');
+    }
+    await using root = await create();
+    const questions = ['x', 'y', 'z'].map((name) => ['read', `/data/${name}`] as const);
+    await ask(questions, { rootfs: root });
+    const written = readdirSync(join(upper, 'data')).sort();
+    expect(written).toEqual([expect.stringMatching(/^[xy]$/), 'z']);
+    const changes = await changesOf(root);
+    expect(changes.filter((line) => line.includes('/data'))).toEqual(['added file /data/z', `modified file /data/${written[0]}`]);
+    await using store = await LayerStore.open(join(temporary(), 'store'));
+    await using again = await OverlayRootfs.create({ layers: [base, await root.commit(store)], driver, idMap: 'self' });
+    const answers = await ask(questions, { rootfs: again });
+    expect(answers).toMatchObject(['x', 'y', 'z'].map((name) => ({ text: written.includes(name) ? 'old, new' : 'old' })));
   });
 
   test('its program ends with the root', async () => {
