@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { deadOwner, ownerMark } from '../cgroup/owner-name.js';
+import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import { idsFor } from '../security/id-map.js';
 import { removeTree } from '../tree/tree.js';
@@ -13,11 +14,22 @@ import { emptyDirectory } from './writable-layer.js';
 const place = (): { directory: string; prefix: string } =>
   caller().privileged ? { directory: '/var/lib/cloister', prefix: 'upper-' } : { directory: tmpdir(), prefix: 'cloister-upper-' };
 
-/** A directory for upper layers of our own. Its name tells whose it is. */
+/** A directory for upper layers of our own. Its name tells whose it is. Throws ERR_CLOISTER_ROOTFS. */
 export function makeDiskUpper(): string {
   const { directory, prefix } = place();
-  if (caller().privileged) mkdirSync(directory, { recursive: true, mode: 0o700 });
-  return mkdtempSync(join(directory, `${prefix}${ownerMark()}-`));
+  try {
+    if (caller().privileged) mkdirSync(directory, { recursive: true, mode: 0o700 });
+    return mkdtempSync(join(directory, `${prefix}${ownerMark()}-`));
+  } catch (error) {
+    const { errno = 0, syscall } = error as NodeJS.ErrnoException;
+    throw IsolationError.ofErrno('ERR_CLOISTER_ROOTFS', errno, {
+      step: "make a directory for what is written with upper: 'disk'",
+      path: directory,
+      syscall,
+      hint: caller().privileged ? undefined : 'It is made where TMPDIR says, or else in /tmp.',
+      cause: error,
+    });
+  }
 }
 
 export interface RemovedUpper {

@@ -7,12 +7,18 @@ import type { RootReading } from './shared-root.js';
 export async function settingsOfFork(settings: RootSettings, reading: RootReading | undefined): Promise<RootSettings> {
   const { hold, frozen, ownUpper, since } = settings;
   const copy = reading && (await freeze(reading.made, reading.below, settings));
-  return {
-    ...settings,
-    hold: hold?.retain(),
-    frozen: [...frozen.map((layer) => layer.retain()), ...(copy ? [copy] : [])],
-    upper: ownUpper ? makeDiskUpper() : 'tmpfs',
-    volatile: ownUpper,
-    since: reading?.made.since ?? since,
-  };
+  try {
+    return {
+      ...settings,
+      upper: ownUpper ? makeDiskUpper() : 'tmpfs',
+      // Nothing fails from here on: each of these is one more to be released.
+      hold: hold?.retain(),
+      frozen: [...frozen.map((layer) => layer.retain()), ...(copy ? [copy] : [])],
+      volatile: ownUpper,
+      since: reading?.made.since ?? since,
+    };
+  } catch (error) {
+    await copy?.release(undefined);
+    throw error;
+  }
 }

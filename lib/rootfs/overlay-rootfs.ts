@@ -205,16 +205,14 @@ export class OverlayRootfs implements AsyncDisposable {
    * to a `writable` one is not among `changes()`. With aufs only: else it rejects with ERR_CLOISTER_UNSUPPORTED. aufs(5), "add:index:BRANCH".
    */
   async addBranch(directory: string, options: { writable?: boolean; index?: number } = {}): Promise<void> {
-    const { settings } = this.#root;
-    checkBranch(settings.driver, 'addBranch', directory, options);
-    await this.#root.changeBranches(addition(settings, directory, options));
+    checkBranch(this.#root.settings.driver, 'addBranch', directory, options);
+    await this.#root.changeBranches((settings) => addition(settings, directory, options));
   }
 
   /** A layer less. ERR_CLOISTER_BUSY while something uses the root. With aufs only: else it rejects with ERR_CLOISTER_UNSUPPORTED. aufs(5), "del:dir". */
   async removeBranch(directory: string): Promise<void> {
-    const { settings } = this.#root;
-    checkBranch(settings.driver, 'removeBranch', directory, {});
-    await this.#root.changeBranches(removal(settings, directory));
+    checkBranch(this.#root.settings.driver, 'removeBranch', directory, {});
+    await this.#root.changeBranches((settings) => removal(settings, directory));
   }
 
   /** Takes the mounts away, and an upper of our own; while a spawn uses it, the last of them does. */

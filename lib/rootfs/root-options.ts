@@ -42,5 +42,10 @@ export async function settingsOf(
   await refuseLayers(driver, layers);
   if (upper === 'disk') await removeDeadUppers();
   const hold = layers && (await LayerHold.of(layers));
-  return { ...checked, driver, hold, upper: upper === 'disk' ? makeDiskUpper() : upper };
+  try {
+    return { ...checked, driver, hold, upper: upper === 'disk' ? makeDiskUpper() : upper };
+  } catch (error) {
+    hold?.release();
+    throw error;
+  }
 }

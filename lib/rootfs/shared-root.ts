@@ -29,6 +29,7 @@ export class SharedRoot {
   #made: Promise<Made> | undefined;
   /** What lies below the writable layer, opened when first needed. */
   #below: Promise<Below> | undefined;
+  #changes: Promise<void> = Promise.resolve();
   #users = 0;
   #disposed = false;
   #released: (() => void) | undefined;
@@ -170,7 +171,14 @@ export class SharedRoot {
     }
   }
 
-  async changeBranches(change: BranchesChange): Promise<void> {
+  /** One after the other: each begins with the layers that the one before has left. */
+  async changeBranches(changeOf: (settings: RootSettings) => BranchesChange): Promise<void> {
+    const turn = this.#changes.then(() => this.#changeBranches(changeOf(this.#settings)));
+    this.#changes = turn.catch(() => {});
+    await turn;
+  }
+
+  async #changeBranches(change: BranchesChange): Promise<void> {
     if (change.mounted.what === 'del' && this.#users > 0) {
       throw new IsolationError('ERR_CLOISTER_BUSY', 'a root that is in use cannot lose a layer', {
         path: change.directory,

@@ -1,13 +1,15 @@
 import { chownSync, existsSync, lstatSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { IsolationError, OverlayRootfs, runIsolated, type SpawnOptions, spawnIsolated } from 'cloister';
-import { describe, expect, test } from 'vitest';
+import { Readable } from 'node:stream';
+import { IsolationError, LayerStore, OverlayRootfs, runIsolated, type SpawnOptions, spawnIsolated } from 'cloister';
+import { describe, expect, test, vi } from 'vitest';
 import { census, leaks, settled } from '../helpers/census.js';
 import { testNeeding } from '../helpers/lane.js';
 import { Lines } from '../helpers/lines.js';
 import { type AnswersTo, ask, askHost, type Question, toArguments } from '../helpers/probe.js';
 import { parseAnswers } from '../helpers/questions.js';
+import { archive, file } from '../helpers/raw-tar.js';
 import { plainly, refusal } from './refusals.js';
 import { plant, smallRoot, temporary } from './trees.js';
 
@@ -327,6 +329,21 @@ describe('the writable layer', () => {
     await rootfs[Symbol.asyncDispose]();
     expect(uppers()).toEqual(before);
     expect(existsSync('/etc/passwd')).toBe(true);
+  });
+
+  testNeeding(['unprivileged'])("on 'disk', where none can be made: told, and no layer is held for it", async () => {
+    await using store = await LayerStore.open(join(temporary(), 'store'));
+    const layer = await store.import(Readable.from([archive(file('a', 'x'))]));
+    vi.stubEnv('TMPDIR', '/nowhere');
+    try {
+      expect((await refusal(OverlayRootfs.create({ layers: [layer], upper: 'disk' }))).message).toMatchInlineSnapshot(`
+        "ENOENT: make a directory for what is written with upper: 'disk' /nowhere (mkdtemp): no such file or directory
+          It is made where TMPDIR says, or else in /tmp."
+      `);
+    } finally {
+      vi.unstubAllEnvs();
+    }
+    expect((await store.gc()).removed).toEqual([layer.digest]);
   });
 
   test('that is not there is refused', async () => {

@@ -7,11 +7,13 @@ import { native } from '../../dist/native.js';
 import { PlanBuilder } from '../../dist/plan/builder.js';
 import { cwd, type Slot } from '../../dist/plan/steps.js';
 import { aufs, type BranchChange, changeBranch } from '../../dist/rootfs/drivers/aufs.js';
-import { positionOf } from '../../dist/rootfs/drivers/branches.js';
+import { addition, positionOf, removal } from '../../dist/rootfs/drivers/branches.js';
 import type { Driver } from '../../dist/rootfs/drivers/driver.js';
 import { fuseOverlayfs } from '../../dist/rootfs/drivers/fuse-overlayfs.js';
 import { overlay } from '../../dist/rootfs/drivers/overlay.js';
+import type { RootSettings } from '../../dist/rootfs/make-root.js';
 import { tryMounts } from '../../dist/rootfs/mount-abilities.js';
+import { SharedRoot } from '../../dist/rootfs/shared-root.js';
 import { Stage } from '../../dist/rootfs/stage.js';
 import { run as listChanges } from '../../dist/tree/list-changes.js';
 import { run as writeDiff } from '../../dist/tree/write-diff.js';
@@ -109,6 +111,31 @@ describe('aufs(5)', () => {
     expect([undefined, 1, 2, 3, 4].map((index) => positionOf(index, settings))).toEqual([3, 3, 2, 1, 0]);
     for (const index of [0, 5, 1.5, -1]) expect(() => positionOf(index, settings)).toThrow("option 'index' takes a whole number from 1 to 4");
     expect(() => positionOf(1, { layers: undefined, frozen: [] })).toThrow("the host's tree is several mounts");
+  });
+
+  test('two branches at once are two branches', async () => {
+    const settings: RootSettings = {
+      driver: aufs,
+      layers: ['/base'],
+      stores: [],
+      hold: undefined,
+      frozen: [],
+      hide: [],
+      upper: 'tmpfs',
+      ownUpper: false,
+      size: 1,
+      volatile: false,
+      idMap: 'auto',
+    };
+    const root = await SharedRoot.begin(settings, false, false);
+    const changes = [
+      root.changeBranches((now) => addition(now, '/one', {})),
+      root.changeBranches((now) => removal(now, '/nobody has it')),
+      root.changeBranches((now) => addition(now, '/two', { writable: true, index: 1 })),
+    ];
+    expect((await Promise.allSettled(changes)).map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled']);
+    expect(root.settings).toMatchObject({ layers: ['/base', '/one', '/two'], writableLayers: ['/two'] });
+    await root.dispose();
   });
 
   test('where there is none, why', async () => {
