@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include "binding/call_listener.h"
+#include "binding/close_descriptors.h"
 #include "binding/counter_files.h"
 #include "binding/datagrams.h"
 #include "binding/descriptors.h"
@@ -41,6 +42,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Relays", Relays::define(env));
   define_pace(env, exports);
   exports.Set("CounterFiles", CounterFiles::define(env));
+  exports.Set("closeDescriptors", Napi::Function::New(env, close_descriptors, "closeDescriptors"));
   exports.Set("readFiles", Napi::Function::New(env, read_files, "readFiles"));
   exports.Set("netlinkExchange", Napi::Function::New(env, netlink_exchange, "netlinkExchange"));
   define_descriptors(env, exports);

@@ -152,6 +152,8 @@ export interface Native {
   /** `replaced`: the program that it takes the place of, in one step, or -1. */
   attachDeviceProgram(group: number, program: number, replaced: number): number;
   close(fd: number): number;
+  /** As close, in libuv's pool. */
+  closeDescriptors(fds: readonly number[]): Promise<void>;
   /** Somebody else, a stream of Node's, closes it from now on. Gives it back. */
   handOver(fd: number): number;
   setOwner(fd: number, uid: number, gid: number): number;

@@ -110,7 +110,7 @@ export async function makeRoot(settings: RootSettings, ids: Ids, trial = false):
 
 /** Its writable layer is nobody's when this resolves. */
 export async function closeRoot({ mounts, ids, base, store, below, kit, servers }: Made): Promise<void> {
-  for (const fd of [...mounts.map((mount) => mount.fd), base, store, below, kit]) if (fd !== undefined) native().close(fd);
+  await native().closeDescriptors([...mounts.map((mount) => mount.fd), base, store, below, kit].filter((fd) => fd !== undefined));
   await Promise.all(servers.map((server) => server.end()));
   ids.release();
 }
