@@ -27,16 +27,16 @@ export async function importDockerArchive(
   name: string | undefined,
   options: ReceiveOptions,
 ): Promise<{ digest: Digest; name: string | undefined }> {
-  const items = listOf(parseJson(await readRegular(join(directory, 'manifest.json'), mostJsonBytes), 'manifest.json'), 'manifest.json', itemOf);
+  const items = listOf(parseJson(readRegular(join(directory, 'manifest.json'), mostJsonBytes), 'manifest.json'), 'manifest.json', itemOf);
   const item = choose(items, reference);
-  const configBytes = await readRegular(await inside(directory, item.config), mostJsonBytes);
+  const configBytes = readRegular(inside(directory, item.config), mostJsonBytes);
   const configuration = parseConfiguration(configBytes);
   if (configuration.diffIds.length !== item.layers.length) throw wrong('Layers', `the ${configuration.diffIds.length} of the configuration`, item.layers);
   const { onProgress } = options;
   const files = new Map(configuration.diffIds.map((diffId, index) => [diffId, item.layers[index] as string]));
   await atOnce([...files], 2, options.signal, async ([diffId, file], signal) => {
     if (await haveLayer(workspace, diffId)) return;
-    const { file: source, size } = await openRegular(await inside(directory, file));
+    const { file: source, size } = await openRegular(inside(directory, file));
     const received = await receiveLayer(workspace, {
       source,
       diffId,

@@ -104,8 +104,7 @@ export async function placeDocuments(
   name: string | undefined,
 ): Promise<void> {
   const [manifestFile, configFile] = [workspace.newPath(), workspace.newPath()];
-  await writeFile(manifestFile, manifestBytes, { mode: 0o600 });
-  await writeFile(configFile, configBytes, { mode: 0o600 });
+  await Promise.all([writeFile(manifestFile, manifestBytes, { mode: 0o600 }), writeFile(configFile, configBytes, { mode: 0o600 })]);
   await workspace.lock.adding(() => placeImage(workspace, { digest, manifest, manifestFile, configFile, layers: configuration.diffIds, name }));
 }
 

@@ -52,7 +52,8 @@ export async function receiveLayer(workspace: Workspace, layer: IncomingLayer): 
 async function received(workspace: Workspace, layer: IncomingLayer): Promise<ReceivedLayer> {
   const { compression, whole } = await begun(layer);
   const place: Place = { blobFile: workspace.newPath(), directory: workspace.newPath() };
-  await mkdir(join(place.directory, 'tree'), { recursive: true });
+  await mkdir(place.directory);
+  await mkdir(join(place.directory, 'tree'));
   const { report, blob } = compression === 'none' ? await takePlain(layer, whole, place) : await takeCompressed(layer, whole as Readable, compression, place);
   const digest: Digest = `sha256:${report.tar.digest}`;
   const found = blob ?? { digest, size: report.tar.size };

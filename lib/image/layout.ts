@@ -17,10 +17,10 @@ const nameKeys = ['org.opencontainers.image.ref.name', 'io.containerd.image.name
 export const namesOf = ({ annotations }: Descriptor): string[] => nameKeys.flatMap((key) => annotations?.[key] ?? []);
 
 export function layoutSource(directory: string): ContentSource {
-  const path = (digest: Digest): Promise<string> => inside(directory, `blobs/sha256/${hexOf(digest)}`);
+  const path = (digest: Digest): string => inside(directory, `blobs/sha256/${hexOf(digest)}`);
   return {
-    document: async ({ digest, size }) => await readRegular(await path(digest), size),
-    layer: async ({ digest }) => (await openRegular(await path(digest))).file,
+    document: async ({ digest, size }) => readRegular(path(digest), size),
+    layer: async ({ digest }) => (await openRegular(path(digest))).file,
   };
 }
 
@@ -30,12 +30,12 @@ export async function chooseInLayout(
   reference: string | undefined,
   options: ReceiveOptions,
 ): Promise<{ descriptor: Descriptor; name: string | undefined }> {
-  const marker = objectOf(parseJson(await readRegular(join(directory, 'oci-layout'), mostJsonBytes), 'oci-layout'), 'oci-layout');
+  const marker = objectOf(parseJson(readRegular(join(directory, 'oci-layout'), mostJsonBytes), 'oci-layout'), 'oci-layout');
   const version = marker['imageLayoutVersion'];
   if (typeof version !== 'string' || !/^1\./.test(version)) {
     throw new ImageError('ERR_CLOISTER_IMAGE', `the layout's version is ${describe(version)}, not 1`, { step: 'read the layout', path: directory });
   }
-  const { manifests } = parseIndex(await readRegular(join(directory, 'index.json'), mostJsonBytes), ociIndex);
+  const { manifests } = parseIndex(readRegular(join(directory, 'index.json'), mostJsonBytes), ociIndex);
   const named = reference === undefined ? manifests : manifests.filter((entry) => entry.digest === reference || namesOf(entry).includes(reference));
   const distinct = [...new Map(named.map((entry) => [entry.digest, entry])).values()];
   if (distinct.length === 0) {

@@ -14,8 +14,19 @@ const lengths = 2;
 /** Instead of a count: the one that counts, or whoever was to, has gone. */
 const broken = -1;
 
-export function makeRing(): Ring {
-  return { state: new SharedArrayBuffer(4 * (lengths + slots)), pieces: new SharedArrayBuffer(slots * pieceSize) };
+/** To be given two megabytes by the kernel takes longer than to read a small layer. */
+const spare: Ring[] = [];
+const mostSpare = 2;
+
+export function takeRing(): Ring {
+  return spare.pop() ?? { state: new SharedArrayBuffer(4 * (lengths + slots)), pieces: new SharedArrayBuffer(slots * pieceSize) };
+}
+
+/** When both ends are done with it. */
+export function giveBack(ring: Ring): void {
+  if (spare.length === mostSpare) return;
+  new Int32Array(ring.state).fill(0);
+  spare.push(ring);
 }
 
 /** Neither end waits for the other any more. */

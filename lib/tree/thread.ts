@@ -3,8 +3,8 @@ import type { Runner, TaskOrder } from './task.js';
 
 // A thread for tasks. To start one, and to load its modules, takes longer than most tasks: one that has ended its task waits a while for the next.
 
-/** Milliseconds. */
-const patience = 1000;
+/** Milliseconds. What uses layers uses several, with work of its own in between. */
+const patience = 10_000;
 /** A layer takes two. */
 const most = 4;
 
@@ -81,4 +81,14 @@ function keep(thread: Thread): void {
     void thread.worker.terminate();
   }, patience);
   thread.timer.unref();
+}
+
+/** For who counts what there is of this process. */
+export async function endIdleThreads(): Promise<void> {
+  await Promise.all(
+    idle.splice(0).map(({ worker, timer }) => {
+      clearTimeout(timer);
+      return worker.terminate();
+    }),
+  );
 }

@@ -10,7 +10,7 @@ import type { ExtractOutcome, TarFiles } from './extract.js';
 import { pathText } from './names.js';
 import type { OverlayPrefix } from './overlay-attributes.js';
 import type { ReadAheadRequest } from './read-ahead.js';
-import { breakRing, makeRing, type Ring } from './ring.js';
+import { breakRing, giveBack, type Ring, takeRing } from './ring.js';
 import { outputOf, startTask, type Task } from './task.js';
 import type { TreeRequest } from './tree-tasks.js';
 
@@ -112,11 +112,13 @@ type StartReading = (ring: Ring | undefined, lent: readonly number[]) => Task<st
 type StartExtraction = (from: number | undefined, ring?: Ring) => Promise<ExtractOutcome>;
 
 async function throughRing(read: StartReading, extract: StartExtraction): Promise<Extracted> {
-  const ring = makeRing();
+  const ring = takeRing();
   const reading = read(ring, []);
   // Not at its end: what it has put in is still to be extracted.
   reading.done.catch(() => breakRing(ring));
-  return await both(reading, extract(undefined, ring), () => breakRing(ring));
+  const extracted = await both(reading, extract(undefined, ring), () => breakRing(ring));
+  giveBack(ring);
+  return extracted;
 }
 
 /** A process of its own has no memory in common with a thread of ours. */

@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn, setTimeout as rest } from 'node:timers/promises';
 import { inspect } from 'node:util';
+import { endIdleThreads } from '../../dist/tree/thread.js';
 import { patience } from './repeats.js';
 
 export interface SettledOptions {
@@ -24,6 +25,8 @@ export async function settled(
   for (let turn = 0; ; turn += 1) {
     const value = await check();
     if (isSettled(value)) return;
+    // They wait for more to do, for longer than anybody here waits.
+    if (turn === 0) await endIdleThreads();
     if (performance.now() > end) throw new Error(`${what} did not settle in ${deadline} ms: ${inspect(value)}`);
     // A few turns of the loop are enough for our own handles; after them another process needs the core more.
     await (turn < 20 ? nextTurn() : rest(5));
