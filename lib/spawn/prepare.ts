@@ -1,15 +1,10 @@
-import { accessSync, constants, fchmodSync } from 'node:fs';
 import { Cgroup } from '../cgroup/cgroup.js';
-import { CgroupError, IsolationError } from '../errors.js';
+import { CgroupError } from '../errors.js';
 import { caller } from '../host/caller.js';
-import { ownUserNamespace } from '../namespace/create.js';
-import type { UserNamespace } from '../namespace/kinds.js';
-import { Namespace } from '../namespace/namespace.js';
 import type { IdMap, NamespaceType } from '../namespace/types.js';
 import { checked, native } from '../native.js';
 import { ProcessNetwork } from '../network/process-network.js';
 import { PlanBuilder } from '../plan/builder.js';
-import { explanationOf } from '../plan/explain.js';
 import { type HostRoot, hostRoot } from '../rootfs/host-root.js';
 import { mountAbilities, tryMounts } from '../rootfs/mount-abilities.js';
 import { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
@@ -17,22 +12,24 @@ import { descriptorsOf, enter, type Ready, takeReady } from '../rootfs/ready.js'
 import type { RootUse } from '../rootfs/shared-root.js';
 import { profileToEnter } from '../security/apparmor.js';
 import { userNamespaceOfBind } from '../security/bind-ids.js';
-import { hostIds, type Ids, idsFor, idsOfNamespace, outside } from '../security/id-map.js';
+import { hostIds, type Ids } from '../security/id-map.js';
 import { landlockAbi } from '../security/landlock/ability.js';
 import { type Ruleset, rulesetFor } from '../security/landlock/ruleset.js';
 import { type Filters, filtersOf } from '../security/seccomp/filters.js';
 import { checkLabels } from '../security/selinux.js';
 import { BridgeNetwork } from './bridge-network.js';
+import { openChannel, own, ownPipes } from './child-descriptors.js';
 import { type Context, compile } from './compile.js';
 import { type Fallback, fallbackOf } from './fallback.js';
 import type { InitPipes } from './init-channel.js';
+import { needsInit, openInit } from './init-program.js';
 import { lookUpUser } from './inside-user.js';
 import type { MountSetting } from './mount-settings.js';
 import type { UserSetting } from './privilege-settings.js';
 import { ProcessGroup } from './process-group.js';
 import type { Settings } from './settings.js';
+import { checkUser, chooseIds, joinedIds } from './spawn-ids.js';
 import type { Streams } from './streams.js';
-import type { Explanation } from './types.js';
 
 /** A compiled plan with all that it borrows, until `release`. */
 export interface Prepared {
@@ -91,7 +88,7 @@ export async function prepare(
     const init = settings.init || settings.selinux?.process !== undefined || needsInit(settings, found.ids) ? openInit(settings.stdio.length + 6) : undefined;
     if (init) given.push(...Object.values(init.child), ...Object.values(init.ours));
     if (init) own(init.child.status, found.ids);
-    ownPipes(settings, streams, found);
+    ownPipes(settings, streams, found.ids, found.user);
     if (found.group?.recipe) releases.push(() => found.group?.cgroup.forget());
     const filters = settings.seccomp && filtersOf(settings.seccomp, denials() && !settings.detached);
     const channel = filters?.asks ? openChannel(settings.stdio.length + 6) : undefined;
@@ -248,28 +245,6 @@ async function groupOf({ cgroup, cpuTimeLimit, detached }: Settings, fallback: F
 }
 
 /**
- * Until exec the child is this process's node: /proc/self/exe, as a program or on its first line, leads to the host's file, and who
- * may write to that could change it from inside (CVE-2019-5736). Then the program is started by our init, from a sealed memfd.
- */
-function needsInit({ namespaces }: Settings, ids: Ids | undefined): boolean {
-  if (namespaces.pid !== 'new') return false;
-  const { uid } = caller();
-  const isCaller = ids === undefined || ids.map.uids.some(({ outside: from, count }) => uid >= from && uid < from + count);
-  return isCaller && ownProgramIsWritable();
-}
-
-let programIsWritable: boolean | undefined;
-function ownProgramIsWritable(): boolean {
-  try {
-    if (programIsWritable === undefined) accessSync(process.execPath, constants.W_OK);
-    programIsWritable ??= true;
-  } catch {
-    programIsWritable = false;
-  }
-  return programIsWritable;
-}
-
-/**
  * The usual spawn: what it needs may have been made ahead. Not where the network namespace has to be owned by the sandbox's user
  * namespace: a capability over it, or a sysctl of it, may be asked for, or it is to be changed by the child.
  */
@@ -281,93 +256,8 @@ function mayBeReady(settings: Settings, roots: readonly OverlayRootfs[]): boolea
   return !settings.mounts.some(({ type }) => type === 'sysfs');
 }
 
-/** Of a user namespace that is entered: whoever is privileged shows it its files with owners that it knows. */
-async function joinedIds({ namespaces: { user } }: Settings): Promise<Ids | undefined> {
-  if (!(user instanceof Namespace) || !caller().privileged || user.id === ownUserNamespace()) return undefined;
-  return idsOfNamespace(user as unknown as UserNamespace);
-}
-
-/** Files of a borrowed root are owned by its ids: so those are the spawn's, too. */
-async function chooseIds(settings: Settings, roots: readonly OverlayRootfs[], named: UserSetting | undefined): Promise<Ids> {
-  const decided = (): Ids | undefined => roots.find((root) => root.ids)?.ids;
-  const inside = named ?? (typeof settings.user === 'string' ? { uid: 0, gid: 0 } : settings.user);
-  if (settings.idMap !== 'auto') return idsFor(settings.idMap, caller(), roots.length > 0 ? { uid: 0, gid: 0 } : inside);
-  const before = decided();
-  if (before) return before.retain();
-  const own = await idsFor('auto', caller(), roots.length > 0 ? { uid: 0, gid: 0 } : inside);
-  // Another spawn may have decided meanwhile.
-  const after = decided();
-  if (!after) return own;
-  own.release();
-  return after.retain();
-}
-
-function checkUser(user: UserSetting, map: IdMap, named: boolean): void {
-  const missing =
-    outside(map.uids, user.uid) === undefined ? `uid ${user.uid}` : [user.gid, ...user.groups].find((gid) => outside(map.gids, gid) === undefined);
-  if (missing === undefined) return;
-  const isSupplementary = typeof missing === 'number' && missing !== user.gid;
-  throw new IsolationError('ERR_CLOISTER_USER', `${typeof missing === 'string' ? missing : `gid ${missing}`} is not mapped, so nobody can have it inside`, {
-    step: 'choose the user',
-    hint:
-      (map.uids.length === 1 && map.uids[0]?.count === 1
-        ? `Only ${map.uids[0].inside} is mapped: an ordinary user has no other ids, unless /etc/subuid and /etc/subgid grant some (and newuidmap is installed).`
-        : 'Choose an id of the map, or another idMap.') + (named && isSupplementary ? " Without its further groups the user is 'name:group'." : ''),
-  });
-}
-
 function driverOf(settings: Settings): string {
   if (settings.namespaces.mount !== 'new') return 'none';
   if (settings.rootfs instanceof OverlayRootfs) return settings.rootfs.driver;
   return typeof settings.rootfs === 'string' && !settings.readonly ? 'directory' : 'overlay';
-}
-
-/** So that the program may open its own streams by name (/dev/stdout), which is checked like opening a file. */
-function ownPipes(settings: Settings, streams: Pick<Streams, 'child' | 'terminal'>, { ids, user }: Found): void {
-  if (streams.terminal) return;
-  for (const [index, fd] of streams.child.entries()) if (settings.stdio[index] === 'pipe') own(fd, ids, user);
-}
-
-function own(fd: number, ids: Ids | undefined, user: { uid: number; gid: number } = { uid: 0, gid: 0 }): void {
-  if (ids?.writer !== 'parent') return;
-  const owned = native().setOwner(fd, outside(ids.map.uids, user.uid) ?? 0, outside(ids.map.gids, user.gid) ?? 0);
-  // Without CAP_CHOWN. Who may open it is limited by whose /proc/PID/fd one may look into.
-  if (owned < 0) fchmodSync(fd, 0o666);
-}
-
-/** A pair of sockets: ours, and the child's, above the descriptors that the program will have. */
-function openChannel(least: number): [ours: number, theirs: number] {
-  const [ours, low] = checked(native().socketPair(), 'socketpair', 'ask about system calls') as [number, number];
-  const theirs = checked(native().duplicate(low, least), 'fcntl', 'ask about system calls');
-  native().close(low);
-  return [ours, theirs];
-}
-
-let initProgram: number | undefined;
-
-function openInit(least: number): { child: { program: number; status: number; pidfdSocket: number }; ours: InitPipes } {
-  initProgram ??= checked(native().initProgram(), 'memfd_create', 'make init');
-  const [status, statusWrite] = checked(native().pipe(), 'pipe2', 'make init') as [number, number];
-  const [ours, theirs] = checked(native().socketPair(true), 'socketpair', 'make init') as [number, number];
-  const up = (fd: number): number => {
-    const higher = checked(native().duplicate(fd, least), 'fcntl', 'make init');
-    native().close(fd);
-    return higher;
-  };
-  return {
-    child: { program: checked(native().duplicate(initProgram, least), 'fcntl', 'make init'), status: up(statusWrite), pidfdSocket: up(theirs) },
-    ours: { status, pidfdSocket: ours },
-  };
-}
-
-/** The plan of such a spawn, without running it. */
-export async function explainSettings(settings: Settings): Promise<Explanation> {
-  const nothing = (): number => checked(native().openFile('/dev/null'), 'open', 'make the streams');
-  const terminal = settings.tty ? { theirs: nothing() } : undefined;
-  const prepared = await prepare(settings, { child: settings.stdio.map(nothing), terminal: terminal as Streams['terminal'] }, true);
-  try {
-    return explanationOf(prepared.plan);
-  } finally {
-    prepared.discard();
-  }
 }

@@ -1,7 +1,10 @@
-import { explainSettings } from './prepare.js';
+import { checked, native } from '../native.js';
+import { explanationOf } from '../plan/explain.js';
+import { prepare } from './prepare.js';
 import { IsolatedProcess } from './process.js';
 import { argumentsOf } from './run.js';
 import { settingsOf } from './settings.js';
+import type { Streams } from './streams.js';
 import type { Explanation, Spawn, SpawnOptions } from './types.js';
 
 /**
@@ -17,5 +20,14 @@ export const spawnIsolated: Spawn = ((command: string, ...rest: unknown[]) => {
 }) as Spawn;
 
 /** The plan of such a spawn: every system call with its arguments, before anything runs. Rejects as `spawnIsolated` would. */
-export const explain = async (command: string, args?: readonly string[], options: SpawnOptions = {}): Promise<Explanation> =>
-  explainSettings(settingsOf(command, args, options));
+export async function explain(command: string, args?: readonly string[], options: SpawnOptions = {}): Promise<Explanation> {
+  const settings = settingsOf(command, args, options);
+  const nothing = (): number => checked(native().openFile('/dev/null'), 'open', 'make the streams');
+  const terminal = settings.tty ? { theirs: nothing() } : undefined;
+  const prepared = await prepare(settings, { child: settings.stdio.map(nothing), terminal: terminal as Streams['terminal'] }, true);
+  try {
+    return explanationOf(prepared.plan);
+  } finally {
+    prepared.discard();
+  }
+}
