@@ -6,10 +6,9 @@ import { cloneMount } from './filesystem.js';
 import { hideLayer } from './hide-layer.js';
 import { kernelDirectories } from './host-layout.js';
 import type { HostRoot } from './host-root.js';
-import { type Lower, type PartSource, rootAttributes } from './lowers.js';
+import { type Lower, type LowerContext, type PartSource, rootAttributes } from './lowers.js';
 import { mountAbilities } from './mount-abilities.js';
 import { type UpperSpace, upperName } from './overlay.js';
-import type { Stage } from './stage.js';
 import { attach, openTarget } from './targets.js';
 
 // The host's tree as one layer, for a driver that sees what is mounted in a layer: a program does, as it walks through it by names.
@@ -32,11 +31,16 @@ export function hideOnHost(plan: PlanBuilder, space: UpperSpace, { layout }: Hos
   hideLayer(plan, space.base, hideName, '/', { ...layout, hidden: [...layout.hidden, ...kernel] }, ordinary, space.owner, true);
 }
 
-/** A detached tree of mounts. */
-export function openHostTree(plan: PlanBuilder, stage: Stage, lower: Lower & { kind: 'host' }, userns: number | undefined): Slot {
+/** Whoever cannot look below what is mounted in a tree can copy it only with that: has_locked_children in fs/namespace.c. */
+export function copyHostTree(plan: PlanBuilder): Slot {
   plan.label("show the host's tree", '/');
-  // Whoever cannot look below what is mounted in a tree can copy it only with that: has_locked_children in fs/namespace.c.
-  if (lower.recursive) return cloneMount(plan, cwd, '/', { recursive: true });
+  return cloneMount(plan, cwd, '/', { recursive: true });
+}
+
+/** A detached tree of mounts. */
+export function openHostTree(plan: PlanBuilder, { stage, hostTrees }: LowerContext, lower: Lower & { kind: 'host' }, userns: number | undefined): Slot {
+  plan.label("show the host's tree", '/');
+  if (lower.recursive) return hostTrees?.pop() ?? copyHostTree(plan);
   const tree = cloneMount(plan, cwd, '/', { userns: lower.idmapped ? userns : undefined });
   if (lower.mounts.length === 0) return tree;
   stage.hold(tree);

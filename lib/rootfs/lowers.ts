@@ -81,6 +81,8 @@ export interface LowerContext {
   readonly stage: Stage;
   /** Trees that are held by a descriptor, and copies of what has many layers in it: one slot for all that is taken from one. */
   readonly held: Map<number | string, Slot>;
+  /** Copies of all of the host's mounts, from before anything was attached: a later one would have that on top. */
+  readonly hostTrees?: Slot[];
 }
 
 /** The lowest of these, as many as lie in one store: they are named to overlayfs where they are, in one step. */
@@ -116,7 +118,7 @@ export function openLower(plan: PlanBuilder, lower: Lower, context: LowerContext
     case 'mount':
       return context.privileged || isMount ? layer(plan, stage, lower.path, lower.idmapped ? userns : undefined) : openDirectory(plan, cwd, lower.path);
     case 'host':
-      return openHostTree(plan, stage, lower, userns);
+      return openHostTree(plan, context, lower, userns);
     case 'kit':
       return cloneMount(plan, context.kit as Slot, lower.name, { userns });
     case 'base':

@@ -16,7 +16,7 @@ import { type Server, slotsOf, startServers } from './drivers/fuse-server.js';
 import { openDirectory } from './filesystem.js';
 import type { FrozenLayer } from './frozen-layer.js';
 import { hostRoot, ordinaryHostRoot, privilegedHostRoot, privilegedParts, withoutUserXattrs } from './host-root.js';
-import { foreignFiles, hideOnHost, hostPart } from './host-tree.js';
+import { copyHostTree, foreignFiles, hideOnHost, hostPart } from './host-tree.js';
 import type { LayerHold } from './layer-hold.js';
 import { type Lower, type LowerContext, layersByName, openLower, type PartSource, rootAttributes } from './lowers.js';
 import { mountAbilities } from './mount-abilities.js';
@@ -143,14 +143,18 @@ async function overlays(plan: PlanBuilder, settings: RootSettings, map: IdMap, u
   const { layers, upper, size, volatile, hide, driver } = settings;
   const root = layers === undefined ? await hostRoot(hide, driver) : undefined;
   const owner = userxattr ? undefined : rootOutside(map);
-  const store = mountAbilities().detached ? undefined : makeStore(plan);
+  const isOneLayer = root !== undefined && driver.host === 'one layer';
+  const needsPlace = !mountAbilities().detached;
+  // For the root, and for what lies below its writable layer.
+  const hostTrees = isOneLayer && userxattr && needsPlace ? [copyHostTree(plan), copyHostTree(plan)] : [];
+  const store = needsPlace ? makeStore(plan) : undefined;
   const space = upper === 'tmpfs' ? tmpfsUpper(plan, size, owner, driver) : directoryUpper(plan, upper, owner, driver);
   const above = (target: string): Lower[] => settings.frozen.flatMap((layer) => layer.lowerAt(target)).reverse();
   const kitFd = userxattr ? undefined : root?.kit?.fd;
   const kit = kitFd === undefined ? undefined : plan.slot('kit', native().duplicate(kitFd, 0));
-  const context: LowerContext = { privileged: !userxattr, kit, base: space.base, userns, stage: space.stage, held: new Map() };
+  const context: LowerContext = { privileged: !userxattr, kit, base: space.base, userns, stage: space.stage, held: new Map(), hostTrees };
   let made: Pick<Built, 'mounts' | 'missing' | 'parts'>;
-  if (root && driver.host === 'one layer') {
+  if (isOneLayer) {
     hideOnHost(plan, space, root, userxattr);
     const part = hostPart(root, map, userxattr, above('/'));
     const opened = part.lowers.map((lower) => openLower(plan, lower, context));

@@ -65,8 +65,9 @@ describeNeeding(needed)('fuse-overlayfs', () => {
   test("the host's tree, with what is not to be seen", async () => {
     await using root = await OverlayRootfs.host({ driver, hide: ['/usr/share'] });
     expect(root.driver).toBe(driver);
-    const [etc, home, hidden, shadow, share] = await ask(
+    const [top, etc, home, hidden, shadow, share] = await ask(
       [
+        ['ls', '/'],
         ['ls', '/etc'],
         ['ls', '/home'],
         ['ls', '/usr/share'],
@@ -78,6 +79,8 @@ describeNeeding(needed)('fuse-overlayfs', () => {
         maskedPaths: [],
       },
     );
+    // The probe's place is made for it.
+    expect((top as { entries: string[] }).entries.filter((name) => name !== 'probe' && !readdirSync('/').includes(name))).toEqual([]);
     expect(etc).toMatchObject({ entries: expect.arrayContaining(['passwd']) });
     expect([home, hidden, shadow]).toMatchObject([{ entries: [] }, { entries: [] }, { errno: 'ENOENT' }]);
     expect(share).toMatchObject({ mode: '0755' });
