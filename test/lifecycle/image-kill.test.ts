@@ -12,7 +12,7 @@ import { all } from '../helpers/images.js';
 import { testNeeding } from '../helpers/lane.js';
 import { Random, seeds } from '../helpers/random.js';
 import { archive, directory, file, symlink } from '../helpers/raw-tar.js';
-import { repeats } from '../helpers/repeats.js';
+import { patience, repeats } from '../helpers/repeats.js';
 import { temporary } from '../integration/trees.js';
 
 // An ordinary user's import takes a process for each layer.
@@ -186,5 +186,5 @@ testNeeding(['overlay'])(
     }
     if (kills >= 20 && process.env['CLOISTER_SEED'] === undefined) expect(operations).toBeGreaterThan(2 * kills);
   },
-  Math.max(120_000, kills * 15_000),
+  Math.max(120_000, kills * 15_000) * patience,
 );
