@@ -1,6 +1,6 @@
 import * as k from '../plan/constants.js';
 import type { Part } from './differences.js';
-import { open, self } from './files.js';
+import { close, open, self } from './files.js';
 
 /** A part of a root as a task is told of it: numbers are indices of lent descriptors. */
 export interface PartOrder {
@@ -14,17 +14,22 @@ export interface PartOrder {
   readonly root: Part['root'];
 }
 
-/** Descriptors are open until the task ends. */
-export function partsOf(orders: readonly PartOrder[], lent: readonly number[]): Part[] {
-  return orders.map(({ target, base, upper, below, merged, byName = false, root }) => {
+/** One after the other: each has descriptors that are open until the next is asked for. The task may be a thread, whose end closes nothing. */
+export function* partsOf(orders: readonly PartOrder[], lent: readonly number[]): Generator<Part, void, undefined> {
+  for (const { target, base, upper, below, merged, byName = false, root } of orders) {
     const baseFd = lent[base] as number;
-    return {
-      target: Buffer.from(target),
-      upper: upper === '' ? baseFd : open(baseFd, Buffer.from(upper), k.O_PATH | k.O_DIRECTORY, self),
-      below: lent[below] as number,
-      merged: merged === undefined ? undefined : (lent[merged] as number),
-      byName,
-      root,
-    };
-  });
+    const fd = upper === '' ? baseFd : open(baseFd, Buffer.from(upper), k.O_PATH | k.O_DIRECTORY, self);
+    try {
+      yield {
+        target: Buffer.from(target),
+        upper: fd,
+        below: lent[below] as number,
+        merged: merged === undefined ? undefined : (lent[merged] as number),
+        byName,
+        root,
+      };
+    } finally {
+      if (fd !== baseFd) close(fd);
+    }
+  }
 }

@@ -1,9 +1,9 @@
-import { chownSync, existsSync, lstatSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs';
+import { chownSync, existsSync, lstatSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { IsolationError, LayerStore, OverlayRootfs, runIsolated, type SpawnOptions, spawnIsolated } from 'cloister';
-import { describe, expect, test, vi } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { census, leaks, settled } from '../helpers/census.js';
 import { testNeeding } from '../helpers/lane.js';
 import { Lines } from '../helpers/lines.js';
@@ -221,6 +221,23 @@ describe('the writable layer', () => {
     expect(all.map(([, read]) => read.text)).toEqual(['2', '2', '2', '2']);
     const [top] = await askIn([['ls', '/']], { rootfs });
     expect(top.entries).toEqual(expect.arrayContaining(['a', 'b', 'c', 'd', 'first', 'second']));
+  });
+
+  test('is read without a descriptor that stays', async () => {
+    await using rootfs = await OverlayRootfs.create({ layers: [smallRoot()] });
+    await askIn([['create', '/written', 'x']], { rootfs });
+    const read = async () => {
+      for await (const _ of rootfs.changes()) break;
+      for await (const _ of rootfs.diff());
+      await rootfs.apply(temporary());
+      await (await rootfs.fork())[Symbol.asyncDispose]();
+    };
+    await read();
+    // At once: a thread that waits for more to do would close what it has forgotten when it ends.
+    const uppers = () => census(['descriptors']).descriptors?.filter(({ key }) => key.startsWith('/upper')).length;
+    const before = uppers();
+    for (let turn = 0; turn < 3; turn++) await read();
+    expect(uppers()).toBe(before);
   });
 
   test('ends with the object', async () => {
