@@ -80,6 +80,11 @@ export class OverlayRootfs implements AsyncDisposable {
     return this.#root.ids;
   }
 
+  /** @internal Decides on these ids, where none are decided. */
+  propose(ids: Ids): void {
+    this.#root.propose(ids);
+  }
+
   /** @internal One more spawn, with these ids, uses it. Call `release` once. */
   use(ids: Ids): Promise<RootUse> {
     return this.#root.use(ids);
@@ -91,10 +96,13 @@ export class OverlayRootfs implements AsyncDisposable {
    */
   async mount(target: string): Promise<AsyncDisposable> {
     check.absolutePath(target, 'target');
-    const ids = this.ids ?? (await idsFor(this.#root.settings.idMap, caller(), { uid: 0, gid: 0 }));
-    const use = await this.use(ids);
-    if (ids !== this.ids) ids.release();
-    return mountAt(use, target);
+    const own = this.ids ? undefined : await idsFor(this.#root.settings.idMap, caller(), { uid: 0, gid: 0 });
+    try {
+      if (own) this.propose(own);
+      return await mountAt(await this.use(this.ids ?? (own as Ids)), target);
+    } finally {
+      own?.release();
+    }
   }
 
   /**

@@ -30,6 +30,8 @@ export class SharedRoot {
   /** What lies below the writable layer, opened when first needed. */
   #below: Promise<Below> | undefined;
   #changes: Promise<void> = Promise.resolve();
+  /** Whoever comes while it is reset waits for that. Never rejects. */
+  #resetting: Promise<void> | undefined;
   #users = 0;
   #disposed = false;
   #released: (() => void) | undefined;
@@ -80,11 +82,20 @@ export class SharedRoot {
     return this.#ids;
   }
 
+  /** These ids, if none have been decided: several spawns at once may each have brought some. */
+  propose(ids: Ids): void {
+    if (this.#made || this.#resetting || (this.#disposed && this.#users === 0)) return;
+    // Whoever uses it is told why that fails.
+    this.#decide(ids.retain()).catch(() => {});
+  }
+
   /** One more spawn, with these ids, uses it. Call `release` once. */
   async use(ids: Ids): Promise<RootUse> {
     this.#enter();
     try {
-      const made = await (this.#made ?? this.#decide(ids.retain()));
+      await this.#resetting;
+      this.propose(ids);
+      const made = (await this.#made) as Made;
       refuseDead(made);
       if (!sameMap(ids.map, made.ids.map)) {
         throw optionError('idMap', "'auto', or the map that the OverlayRootfs was made with: its files are owned by those ids", ids.map);
@@ -110,11 +121,17 @@ export class SharedRoot {
   async read(): Promise<RootReading | undefined> {
     this.#enter();
     try {
+      await this.#resetting;
       if (!this.#made && !isKept(this.#settings)) {
         this.#leave();
         return undefined;
       }
-      const made = await (this.#made ?? this.#decide(await idsFor('auto', caller(), { uid: 0, gid: 0 })));
+      if (!this.#made) {
+        const ids = await idsFor('auto', caller(), { uid: 0, gid: 0 });
+        this.propose(ids);
+        ids.release();
+      }
+      const made = (await this.#made) as Made;
       refuseDead(made);
       this.#below ??= lookBelow(made);
       return { made, below: (await this.#below).fd, release: () => this.#leave() };
@@ -157,18 +174,27 @@ export class SharedRoot {
           hint: 'Wait until what runs in it, or reads its changes, has ended.',
         });
       }
-      const made = await this.#close();
-      if (!made && !isKept(this.#settings)) return;
-      const { upper } = this.#settings;
-      const ids = made?.ids.retain();
-      if (upper !== 'tmpfs') await emptyDirectory(upper, made?.owner);
-      // What the last mount has left there: a volatile one forbids the next.
-      if (isKept(this.#settings)) await emptyDirectory(workOf(upper), made?.owner);
-      if (made) await closeRoot(made);
-      if (ids) await this.#decide(ids);
+      const done = this.#beginAnew();
+      const over = (): void => {
+        this.#resetting = undefined;
+      };
+      this.#resetting = done.then(over, over);
+      await done;
     } finally {
       this.#leave();
     }
+  }
+
+  async #beginAnew(): Promise<void> {
+    const made = await this.#close();
+    if (!made && !isKept(this.#settings)) return;
+    const { upper } = this.#settings;
+    const ids = made?.ids.retain();
+    if (upper !== 'tmpfs') await emptyDirectory(upper, made?.owner);
+    // What the last mount has left there: a volatile one forbids the next.
+    if (isKept(this.#settings)) await emptyDirectory(workOf(upper), made?.owner);
+    if (made) await closeRoot(made);
+    if (ids) await this.#decide(ids);
   }
 
   /** One after the other: each begins with the layers that the one before has left. */

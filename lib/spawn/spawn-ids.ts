@@ -27,7 +27,11 @@ export async function chooseIds(settings: Settings, roots: readonly OverlayRootf
   const own = await idsFor('auto', caller(), roots.length > 0 ? { uid: 0, gid: 0 } : inside);
   // Another spawn may have decided meanwhile.
   const after = decided();
-  if (!after) return own;
+  if (!after) {
+    // At once, and not when the root is used: a third may be about to.
+    for (const root of roots) root.propose(own);
+    return own;
+  }
   own.release();
   return after.retain();
 }

@@ -223,6 +223,25 @@ describe('the writable layer', () => {
     expect(top.entries).toEqual(expect.arrayContaining(['a', 'b', 'c', 'd', 'first', 'second']));
   });
 
+  test('has the ids of one of those spawns that come first, all at once', async () => {
+    // Ids that earlier roots have given back are there at once.
+    await Promise.all(Array.from({ length: 4 }, () => runIsolated('true')));
+    await using rootfs = await OverlayRootfs.host();
+    const results = await Promise.all(Array.from({ length: 4 }, () => runIsolated('true', { rootfs })));
+    expect(results.map(({ exitCode }) => exitCode)).toEqual([0, 0, 0, 0]);
+  });
+
+  test('a spawn that comes while it is reset waits for that', async () => {
+    await using rootfs = await OverlayRootfs.create({ layers: [smallRoot()], upper: 'disk' });
+    await askIn([['create', '/written', 'x']], { rootfs });
+    const before = census(['descriptors']);
+    const reset = rootfs.reset();
+    const [seen] = await askIn([['lstat', '/written']], { rootfs });
+    await reset;
+    expect(seen.errno).toBe('ENOENT');
+    await settled(() => leaks(before, census(['descriptors'])), { what: 'the descriptors' });
+  });
+
   test('is read without a descriptor that stays', async () => {
     await using rootfs = await OverlayRootfs.create({ layers: [smallRoot()] });
     await askIn([['create', '/written', 'x']], { rootfs });
