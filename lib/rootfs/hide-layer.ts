@@ -26,7 +26,8 @@ export function hideLayer(
 ): void {
   const made = new Set<string>();
   const makeDirectory = (path: string, mode: number): void => {
-    plan.add('mkdirat', [base, path, mode]);
+    // There already where a directory of an earlier root is used again.
+    plan.add('mkdirat', [base, path, mode], { tolerate: [k.EEXIST] });
     if (owner) plan.add('fchownat', [base, path, owner.uid, owner.gid, 0]);
   };
   plan.label('make the layer that hides', directory);
@@ -51,7 +52,7 @@ export function hideLayer(
     made.add(parts.join('/'));
     makeDirectory(inLayer, mode);
     if (byName) {
-      plan.add('mknodat', [base, `${inLayer}/${opaqueMarker}`, k.S_IFREG | 0o600, 0]);
+      plan.add('mknodat', [base, `${inLayer}/${opaqueMarker}`, k.S_IFREG | 0o600, 0], { tolerate: [k.EEXIST] });
       continue;
     }
     const opened = plan.open(path, 'openat', [base, inLayer, k.O_RDONLY | k.O_DIRECTORY | k.O_CLOEXEC, 0]);

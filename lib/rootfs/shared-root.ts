@@ -1,4 +1,5 @@
 import { statSync } from 'node:fs';
+import { join } from 'node:path';
 import { IsolationError, optionError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import { type Ids, idsFor, sameMap } from '../security/id-map.js';
@@ -8,6 +9,7 @@ import { type Below, lookBelow } from './below.js';
 import { type BranchesChange, changeMounted } from './drivers/branches.js';
 import { closeRoot, isKept, type Made, makeRoot, type RootSettings, workOf } from './make-root.js';
 import { tryMounts } from './mount-abilities.js';
+import { upperName } from './overlay.js';
 import { emptyDirectory } from './writable-layer.js';
 
 /** What a spawn needs of a root that it borrows. Descriptors are the root's. */
@@ -22,6 +24,9 @@ export interface RootReading {
   release(): void;
 }
 
+/** Directories of callers' that are writable layers of this process's roots: the kernel would mount one twice, and both would be undefined. */
+const uppersInUse = new Set<string>();
+
 /** A root and those who use it: made for the first of them, and taken away when it has been disposed of and the last has left. */
 export class SharedRoot {
   #settings: RootSettings;
@@ -32,6 +37,7 @@ export class SharedRoot {
   #changes: Promise<void> = Promise.resolve();
   /** Whoever comes while it is reset waits for that. Never rejects. */
   #resetting: Promise<void> | undefined;
+  #claimed: string | undefined;
   #users = 0;
   #disposed = false;
   #released: (() => void) | undefined;
@@ -54,9 +60,10 @@ export class SharedRoot {
   async #begin(decided: boolean, trial: boolean): Promise<void> {
     const { idMap, upper } = this.#settings;
     try {
+      if (isKept(this.#settings)) this.#claim(upper);
       await tryMounts();
       // With 'auto' the ids are those of the first spawn. Trying now tells at once what the kernel thinks of these layers.
-      const kept = !decided && isKept(this.#settings) && caller().mayMapRanges ? await leaseRange(ownerOf(upper)) : undefined;
+      const kept = !decided && isKept(this.#settings) && caller().mayMapRanges ? await leaseRange(ownerOf(this.#settings), true) : undefined;
       if (kept) await this.#decide(kept);
       else if (decided) await this.#decide(await idsFor(idMap, caller(), { uid: 0, gid: 0 }));
       else if (trial) await closeRoot(await makeRoot(this.#settings, await idsFor('auto', caller(), { uid: 0, gid: 0 }), true));
@@ -64,6 +71,21 @@ export class SharedRoot {
       await this.#cleanUp(undefined);
       throw error;
     }
+  }
+
+  #claim(upper: string): void {
+    const status = statSync(upper, { bigint: true, throwIfNoEntry: false });
+    if (!status) return;
+    const key = `${status.dev}:${status.ino}`;
+    if (uppersInUse.has(key)) {
+      throw new IsolationError('ERR_CLOISTER_BUSY', `${upper} is the writable layer of another root`, {
+        step: 'use the writable layer',
+        path: upper,
+        hint: 'A directory is the writable layer of one root at a time: use that root, or dispose of it first.',
+      });
+    }
+    uppersInUse.add(key);
+    this.#claimed = key;
   }
 
   /** Takes the ids over. */
@@ -163,6 +185,7 @@ export class SharedRoot {
     if (made) await closeRoot(made);
     if (ownUpper) await removeTree(upper);
     this.#settings.hold?.release();
+    if (this.#claimed !== undefined) uppersInUse.delete(this.#claimed);
   }
 
   /** Nothing has been written to it from now on. */
@@ -246,6 +269,7 @@ function refuseDead({ driver, servers }: Made): void {
 }
 
 /** With 'auto', the ids of a directory that is kept are those that it has from last time. */
-function ownerOf(directory: string): number | undefined {
-  return statSync(directory, { throwIfNoEntry: false })?.uid;
+function ownerOf({ upper, layers }: RootSettings): number | undefined {
+  // In one that the host's tree is below there is a directory for each part of it.
+  return statSync(layers ? upper : join(upper, upperName(0)), { throwIfNoEntry: false })?.uid;
 }

@@ -29,9 +29,9 @@ let next = process.pid % ranges;
 
 /**
  * undefined if such ids do not exist here: inside another user namespace. `ofUid`: the range that this id lies in, if it is one of
- * ours: files that an earlier sandbox has left belong to it.
+ * ours: files that an earlier sandbox has left belong to it. `stays`: files will be left that belong to it, so the next sandbox gets another one.
  */
-export async function leaseRange(ofUid?: number): Promise<Ids | undefined> {
+export async function leaseRange(ofUid?: number, stays = false): Promise<Ids | undefined> {
   available ??= mapped('uid') && mapped('gid');
   if (!available) return undefined;
   const wanted = ofUid === undefined || ofUid < first || ofUid >= first + ranges * count ? undefined : Math.floor((ofUid - first) / count);
@@ -41,7 +41,7 @@ export async function leaseRange(ofUid?: number): Promise<Ids | undefined> {
   return countedIds(map, 'parent', range.userns, (mayLive) => {
     // What may still live has these ids: nobody else gets them while we are there.
     if (mayLive) native().close(range.userns);
-    else if (spare.length < mostSpare) spare.push(range);
+    else if (!stays && spare.length < mostSpare) spare.push(range);
     else giveBack(range);
   });
 }

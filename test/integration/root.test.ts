@@ -331,6 +331,44 @@ describe('the writable layer', () => {
     expect(statSync(join(upper, 'old.txt'))).toMatchObject({ uid: 700_000, gid: 800_000 });
   });
 
+  test('as a directory, below the host: kept, and used again by the same ids', async () => {
+    const upper = join(temporary({ 'upper/': '' }), 'upper');
+    const others: OverlayRootfs[] = [];
+    onTestFinished(() => Promise.all(others.map((other) => other[Symbol.asyncDispose]())).then(() => {}));
+    for (const [verb, text] of [
+      ['create', 'x'],
+      ['append', 'xx'],
+    ] as const) {
+      await using rootfs = await OverlayRootfs.host({ upper });
+      const [written, seen] = await ask(
+        [
+          [verb, '/etc/kept', 'x'],
+          ['read', '/etc/kept'],
+        ],
+        { rootfs },
+      );
+      expect([written.errno, seen.text]).toEqual([null, text]);
+      await rootfs[Symbol.asyncDispose]();
+      // Who comes next has others.
+      others.push(await OverlayRootfs.host());
+      await runIsolated('true', { rootfs: others.at(-1) as OverlayRootfs });
+    }
+  });
+
+  test('as a directory: of one root at a time', async () => {
+    const above = temporary({ 'upper/': '', 'other/': '' });
+    const makers = [
+      () => OverlayRootfs.host({ upper: join(above, 'upper') }),
+      () => OverlayRootfs.create({ layers: [smallRoot()], upper: join(above, 'other'), idMap: 'self' }),
+    ];
+    for (const make of makers) {
+      const rootfs = await make();
+      expect((await refusal(make())).code).toBe('ERR_CLOISTER_BUSY');
+      await rootfs[Symbol.asyncDispose]();
+      await (await make())[Symbol.asyncDispose]();
+    }
+  });
+
   test("on 'disk': deleted at the end", async () => {
     const before = uppers();
     const rootfs = await OverlayRootfs.create({ layers: [smallRoot()], upper: 'disk' });
