@@ -1,6 +1,8 @@
 import { existsSync, lstatSync, readdirSync, readlinkSync, realpathSync, statSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
+import { optionError } from '../errors.js';
 import { type MountInfo, mountTable } from '../host/mountinfo.js';
+import * as check from '../spawn/validate.js';
 
 // What of the host's tree becomes the default root, and what does not.
 
@@ -70,30 +72,62 @@ export interface HostLayout {
 
 export const isBelow = (path: string, directory: string): boolean => directory === '/' || path === directory || path.startsWith(`${directory}/`);
 
-let known: { layout: HostLayout; hide: string } | undefined;
+type Hidden = HostLayout['hidden'][number];
+
+const known = new Map<string, { readonly layout: HostLayout; readonly absent: readonly string[] }>();
+/** Of different lists of what is to be hidden: a program may make up a new one each time. */
+export const mostLayouts = 8;
 
 export function hostLayout(hide: readonly string[] = []): HostLayout {
   const mounts = mountTable.read();
   const key = hide.join('\0');
-  if (known?.layout.generation !== mountTable.generation || known.hide !== key) {
-    known = { layout: read(mounts, hide), hide: key };
-  }
-  return known.layout;
+  const before = known.get(key);
+  known.delete(key);
+  const isCurrent = before?.layout.generation === mountTable.generation && isStill(before, hide);
+  const current = before && isCurrent ? before : read(mounts, hide);
+  known.set(key, current);
+  for (const oldest of known.keys()) if (known.size > mostLayouts) known.delete(oldest);
+  return current.layout;
 }
 
-function read(table: readonly MountInfo[], hide: readonly string[]): HostLayout {
-  const hidden: HostLayout['hidden'][number][] = [];
+/** What a caller has named is looked up each time. Of our own list, which every spawn asks for, only what was not there. */
+function isStill({ layout, absent }: { layout: HostLayout; absent: readonly string[] }, hide: readonly string[]): boolean {
+  if (hide.length === 0) return !absent.some((path) => existsSync(path));
+  return JSON.stringify(hiddenNow(hide).hidden) === JSON.stringify(layout.hidden);
+}
+
+/** `absent`: when one of these is there, there may be more to hide. */
+function hiddenNow(hide: readonly string[]): { hidden: Hidden[]; absent: string[] } {
+  const found = new Map<string, Hidden>();
+  const absent: string[] = [];
   for (const path of [...hiddenDirectories, ...hiddenFiles, ...hide]) {
     try {
       // What a link leads to is what has to be hidden: /home is /var/home on some hosts.
       const real = realpathSync(path);
       const status = lstatSync(real);
-      hidden.push({ path: real, kind: status.isDirectory() ? 'directory' : 'file', mode: status.mode & 0o7777 });
+      found.set(real, { path: real, kind: status.isDirectory() ? 'directory' : 'file', mode: status.mode & 0o7777 });
     } catch {
       // Not there, but it may be before long.
-      if (!(hiddenDirectories as readonly string[]).includes(path) && existsSync(dirname(path))) hidden.push({ path, kind: 'file', mode: 0 });
+      const isDirectory = (hiddenDirectories as readonly string[]).includes(path);
+      const above = isDirectory ? undefined : realOf(dirname(path));
+      if (above === undefined) absent.push(isDirectory ? path : dirname(path));
+      else found.set(join(above, basename(path)), { path: join(above, basename(path)), kind: 'file', mode: 0 });
     }
   }
+  const all = [...found.values()];
+  return { hidden: all.filter(({ path }) => !all.some((other) => other.path !== path && isBelow(path, other.path))), absent };
+}
+
+function realOf(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+function read(table: readonly MountInfo[], hide: readonly string[]): { layout: HostLayout; absent: string[] } {
+  const { hidden, absent } = hiddenNow(hide);
   const unseen = [...hidden.map(({ path }) => path), ...kernelDirectories];
   const mounts: HostMount[] = [];
   for (const { path, type } of table) {
@@ -104,7 +138,21 @@ function read(table: readonly MountInfo[], hide: readonly string[]): HostLayout 
       // A mount that we may not look into is not ours to show.
     }
   }
-  return { generation: mountTable.generation, mounts, mountPoints: table.map(({ path }) => path), hidden };
+  return { layout: { generation: mountTable.generation, mounts, mountPoints: table.map(({ path }) => path), hidden }, absent };
+}
+
+/** An entry of `hide`. */
+export function checkHidden(value: unknown, option: string): string {
+  const path = check.absolutePath(value, option);
+  const plain = resolve(path);
+  if (plain === '/' || kernelDirectories.some((directory) => isBelow(plain, directory))) {
+    throw optionError(
+      option,
+      "an absolute path that is not '/' and not in /dev, /proc or /sys, of which nothing is the host's (maskedPaths hides there)",
+      value,
+    );
+  }
+  return path;
 }
 
 /** One entry of the tree that an ordinary user's root is put together from. */

@@ -11,7 +11,7 @@ import type { Driver } from './drivers/driver.js';
 import { overlay as overlayfs } from './drivers/overlay.js';
 import { cloneMount } from './filesystem.js';
 import { hiddenIn, hideLayer } from './hide-layer.js';
-import { type HostLayout, type HostMount, hostLayout, hostTree, type TreeEntry } from './host-layout.js';
+import { type HostLayout, type HostMount, hostLayout, hostTree, mostLayouts, type TreeEntry } from './host-layout.js';
 import { discardKit, type Kit, makeKit } from './kit.js';
 import { type Lower, type LowerContext, type OwnerIds, openLower, type PartSource, rootAttributes } from './lowers.js';
 import { mountAbilities, tryMounts } from './mount-abilities.js';
@@ -31,23 +31,35 @@ export interface HostRoot {
   readonly kit: Kit | undefined;
 }
 
-const known = new Map<string, Promise<HostRoot>>();
+const known = new Map<string, { readonly layout: HostLayout; readonly root: Promise<HostRoot> }>();
 
 /** What can be shown of the host, found by trying each mount once; again when the host's mounts change. */
 export function hostRoot(hide: readonly string[] = [], driver: Driver = overlayfs): Promise<HostRoot> {
   const layout = hostLayout(hide);
   const key = [driver.name, ...hide].join('\0');
-  const ready = known.get(key);
-  if (ready && latest.get(key) === layout) return ready;
-  const made = examine(layout, driver);
+  const before = known.get(key);
+  // The latest is the last of them.
+  known.delete(key);
+  if (before?.layout === layout) {
+    known.set(key, before);
+    return before.root;
+  }
+  const made = { layout, root: examine(layout, driver) };
   known.set(key, made);
-  latest.set(key, layout);
-  // Spawns that have taken the old one have duplicates of its descriptors.
-  void ready?.then((old) => old.kit && discardKit(old.kit)).catch(() => {});
-  made.catch(() => known.delete(key));
-  return made;
+  if (before) discard(before.root);
+  made.root.catch(() => known.get(key) === made && known.delete(key));
+  for (const [oldest, { root }] of known) {
+    if (known.size <= mostLayouts) break;
+    known.delete(oldest);
+    discard(root);
+  }
+  return made.root;
 }
-const latest = new Map<string, HostLayout>();
+
+/** Whoever has asked for it before has duplicates of its descriptors by then. */
+function discard(root: Promise<HostRoot>): void {
+  void root.then(({ kit }) => kit && discardKit(kit)).catch(() => {});
+}
 
 async function examine(layout: HostLayout, driver: Driver): Promise<HostRoot> {
   const who = caller();

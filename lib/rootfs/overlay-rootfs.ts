@@ -11,6 +11,7 @@ import { applyChanges, applyOptionsOf, type Marks } from './apply.js';
 import { commitTo } from './commit.js';
 import { addition, branchesOf, checkBranch, removal } from './drivers/branches.js';
 import { settingsOfFork } from './fork.js';
+import { checkHidden } from './host-layout.js';
 import { checkLayers } from './layer-hold.js';
 import { mountAt } from './mount-at.js';
 import { settingsOf } from './root-options.js';
@@ -56,7 +57,7 @@ export class OverlayRootfs implements AsyncDisposable {
   static async host(options: Omit<OverlayOptions, 'layers'> & { hide?: readonly string[] } = {}): Promise<OverlayRootfs> {
     check.record(options, 'options');
     check.onlyKeys(options, '', ['upper', 'size', 'driver', 'volatile', 'idMap', 'hide']);
-    const hide = options.hide === undefined ? [] : check.list(options.hide, 'hide', check.absolutePath);
+    const hide = options.hide === undefined ? [] : check.list(options.hide, 'hide', checkHidden);
     return OverlayRootfs.#create(options, undefined, hide);
   }
 

@@ -464,6 +464,40 @@ describe('the host as root', () => {
     expect(plain.errno).toBe((await askHost([['lstat', '/etc/hosts']]))[0].errno);
   });
 
+  testNeeding(['root'])('hides what is named twice, in another way, or is hidden already; and what comes only later', async () => {
+    // What is in /tmp is not there inside.
+    const directory = mkdtempSync('/opt/cloister-test-');
+    onTestFinished(() => rmSync(directory, { recursive: true }));
+    plant(directory, { 'public/file': '' });
+    const hide = [directory, `${directory}/../${directory.split('/').at(-1)}/`, `${directory}/public`, '/home', '/etc/../nosuch'];
+    const lookFor = async (path: string, hidden: readonly string[]) => {
+      await using rootfs = await OverlayRootfs.host({ hide: hidden });
+      return (await ask([['lstat', path]], { rootfs }))[0].errno;
+    };
+    expect(await lookFor(join(directory, 'public'), hide)).toBe('ENOENT');
+    const later = join(directory, 'later');
+    expect(await lookFor(join(later, 'secret'), [join(later, 'secret')])).toBe('ENOENT');
+    plant(directory, { 'later/secret': 's', 'later/file': 'f' });
+    expect(await lookFor(join(later, 'secret'), [join(later, 'secret')])).toBe('ENOENT');
+    expect(await lookFor(join(later, 'file'), [join(later, 'secret')])).toBe(null);
+  });
+
+  test('does not hide what is not there, or all of it', async () => {
+    for (const path of ['/', '/.', '/proc', '/sys/firmware', '/usr/../dev']) {
+      await expect(OverlayRootfs.host({ hide: ['/opt', path] })).rejects.toMatchObject({ name: 'TypeError', option: 'hide[1]' });
+    }
+  });
+
+  test('holds nothing of what it has hidden once', async () => {
+    const hideAnew = async (round: string) => {
+      for (let turn = 0; turn < 10; turn++) await (await OverlayRootfs.host({ hide: [`/opt/${round}${turn}`] }))[Symbol.asyncDispose]();
+    };
+    await hideAnew('a');
+    const before = census(['descriptors']);
+    await hideAnew('b');
+    await settled(() => leaks(before, census(['descriptors'])), { what: 'the descriptors' });
+  });
+
   test('one for many spawns', async () => {
     await using rootfs = await OverlayRootfs.host();
     const [made] = await ask([['create', '/etc/shared', 'x']], { rootfs });
