@@ -296,10 +296,12 @@ const badOverlay: Rule = ({ syscall, errno, step }) =>
     : undefined;
 
 /** ovl_setup_trap in fs/overlayfs/super.c: a directory that is found twice. */
-const layerTwice: Rule = ({ syscall, errno }) =>
-  (syscall === 'fsconfig' || syscall === 'fsmount' || syscall === 'mount') && errno === 40
+const layerTwice: Rule = ({ syscall, errno, step }) => {
+  if ((syscall !== 'fsconfig' && syscall !== 'fsmount' && syscall !== 'mount') || errno !== 40) return undefined;
+  return step.includes('writable layer')
     ? { what: 'the writable layer is one of the layers, or lies in one', hint: 'Use a directory of its own as upper.' }
-    : undefined;
+    : { what: 'two of the layers are the same directory, or one lies in another', hint: 'No layer may be part of another.' };
+};
 
 /** setns(2): CAP_SYS_ADMIN is needed in the user namespace that owns it; proc_init_fs_context: in that of the pid namespace. */
 const otherOwner: Rule = ({ syscall, errno, step }) => {

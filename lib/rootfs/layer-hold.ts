@@ -40,10 +40,14 @@ export function checkLayers(value: unknown): (string | Layer)[] {
   return layers;
 }
 
-/** Directories of those that are to be seen: overlayfs takes no notice of what a layer says of the root itself. */
+/**
+ * Directories of those that are to be seen: overlayfs takes no notice of what a layer says of the root itself. One that is there several times, as
+ * the empty layer is in many images, only where it is uppermost: that hides and shows all that those below it do, and the kernel takes each once.
+ */
 export function visible(layers: readonly (string | Layer)[]): string[] {
   const lowest = layers.findLastIndex((layer) => layer instanceof Layer && layer.isOpaque);
-  return layers.slice(Math.max(lowest, 0)).map((layer) => (typeof layer === 'string' ? layer : layer.path));
+  const paths = layers.slice(Math.max(lowest, 0)).map((layer) => (typeof layer === 'string' ? layer : layer.path));
+  return paths.filter((path, index) => paths.lastIndexOf(path) === index);
 }
 
 /** Whether these are a line of the tree as they are: each the parent of the next. */

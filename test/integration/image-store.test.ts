@@ -75,6 +75,22 @@ describe('a layer', () => {
     expect(await all(store.layers())).toHaveLength(1);
   });
 
+  test('that is there twice is seen where it is uppermost', async () => {
+    const store = await newStore();
+    const [base, a, b] = [await store.import(rootTar()), await store.import(tarOf({ a: 'a', x: 'a' })), await store.import(tarOf({ a: 'b' }))];
+    const image = await store.createImage({ layers: [base, a, b, a] });
+    expect(digests(image.layers)).toEqual(digests([base, a, b, a]));
+    const { stdout } = await runIsolated('/bin/probe', ['read', '/a', '--', 'read', '/x'], { rootfs: image });
+    expect(
+      stdout
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line).text),
+    ).toEqual(['a', 'a']);
+    await using rootfs = await OverlayRootfs.create({ layers: image.layers });
+    expect((await rootfs.commit(store)).parent?.chainId).toBe(image.layers.at(-1)?.chainId);
+  });
+
   test('that is too big, cut short or no tar is refused, and nothing of it stays', async () => {
     const directory = join(temporary(), 'store');
     const store = await newStore(directory);

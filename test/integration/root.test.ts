@@ -179,6 +179,22 @@ describe('layers', () => {
     `);
   });
 
+  test('one that is there twice is seen where it is uppermost', async () => {
+    const [below, between] = [temporary({ a: 'below', b: 'below' }), temporary({ a: 'between' })];
+    await using rootfs = await OverlayRootfs.create({ layers: [smallRoot(), below, between, below, between] });
+    const [a, b] = await askIn(
+      [
+        ['read', '/a'],
+        ['read', '/b'],
+      ],
+      { rootfs },
+    );
+    expect([a.text, b.text]).toEqual(['between', 'below']);
+    expect((await rootfs.branches()).slice(1, 3).map(({ path }) => path)).toEqual([between, below]);
+    const error = await refusal(OverlayRootfs.create({ layers: [below, `${below}/.`] }));
+    expect(error.message).toMatch(/: two of the layers are the same directory, or one lies in another\n/);
+  });
+
   test('a layer that is a file is refused', async () => {
     const above = temporary({ file: '' });
     const error = await refusal(OverlayRootfs.create({ layers: [join(above, 'file')] }));

@@ -177,6 +177,10 @@ test('layers', () => {
     A layer must be a directory on a file system that can be one (not an overlay on an overlay on an overlay), and no layer may be part of another. \`dmesg\` has the reason."
   `);
   expect(advise({ syscall: 'fsconfig', step: 'mount the overlay', errno: 40 })).toMatchInlineSnapshot(`
+    "two of the layers are the same directory, or one lies in another
+    No layer may be part of another."
+  `);
+  expect(advise({ syscall: 'fsconfig', step: 'use the writable layer', errno: 40 })).toMatchInlineSnapshot(`
     "the writable layer is one of the layers, or lies in one
     Use a directory of its own as upper."
   `);
