@@ -40,12 +40,20 @@ export interface ReceivedLayer {
  * be another layer than was announced has only been in the workspace.
  */
 export async function receiveLayer(workspace: Workspace, layer: IncomingLayer): Promise<ReceivedLayer> {
+  const { source, signal } = layer;
+  // Whoever waits for its first bytes, or for more of them, hears of it by that.
+  const onAbort = (): void => void (source instanceof Readable && source.destroy());
+  signal?.addEventListener('abort', onAbort, { once: true });
   try {
-    layer.signal?.throwIfAborted();
+    signal?.throwIfAborted();
     return await received(workspace, layer);
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
   } finally {
-    if (layer.source instanceof Readable) layer.source.destroy();
-    else await layer.source.close();
+    signal?.removeEventListener('abort', onAbort);
+    if (source instanceof Readable) source.destroy();
+    else await source.close();
   }
 }
 

@@ -75,6 +75,17 @@ describe('a layer', () => {
     expect(await all(store.layers())).toHaveLength(1);
   });
 
+  test.each([0, 1, 2000])('of which %i bytes have come ends when it is told to', async (length) => {
+    const store = await newStore();
+    const controller = new AbortController();
+    const source = new PassThrough();
+    source.write(readFileSync(tarOf({ a: 'x'.repeat(5000) })).subarray(0, length));
+    const reason = new Error('enough');
+    setTimeout(() => controller.abort(reason), 50);
+    await expect(store.import(source, { signal: controller.signal })).rejects.toBe(reason);
+    expect(source.destroyed).toBe(true);
+  });
+
   test('that is there twice is seen where it is uppermost', async () => {
     const store = await newStore();
     const [base, a, b] = [await store.import(rootTar()), await store.import(tarOf({ a: 'a', x: 'a' })), await store.import(tarOf({ a: 'b' }))];
