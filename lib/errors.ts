@@ -112,5 +112,5 @@ export function describe(value: unknown): string {
   if (Array.isArray(value)) return `an array of ${value.length}`;
   // JSON of a stranger may have a constructor of its own.
   const { name } = (Object.hasOwn(value, 'constructor') ? Object : (value.constructor ?? Object)) as { name: unknown };
-  return `an instance of ${typeof name === 'string' ? harmless(name) : 'Object'}`;
+  return `an instance of ${typeof name === 'string' && name !== '' ? harmless(name) : 'Object'}`;
 }

@@ -4,7 +4,7 @@ import * as check from '../spawn/validate.js';
 import { type Bytes, parseBytes } from '../units.js';
 import type { Digest } from './digest.js';
 import { receiveLayer } from './incoming-layer.js';
-import { type Layer, layerAt, layersOf, lineOf, missingLayer } from './layer.js';
+import { type Layer, layerAt, layerOf, lineOf, missingLayer } from './layer.js';
 import { openRegular } from './local-file.js';
 import { placeChain, placeLayer } from './placing.js';
 import type { StoreDirectory } from './store-directory.js';
@@ -35,8 +35,9 @@ export function layerImportOf(
     ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
   });
   const sizeLimit = options.sizeLimit === undefined ? undefined : parseBytes(options.sizeLimit, 'sizeLimit');
-  const parents = options.parent === undefined ? [] : lineOf(layersOf([options.parent], 'parent', store)[0] as Layer).map(({ digest }) => digest as Digest);
-  if (typeof tar !== 'string' && !(tar instanceof Readable)) throw optionError('tar', 'a Readable, or the path of a file', tar);
+  const parents = options.parent === undefined ? [] : lineOf(layerOf(options.parent, 'parent', store)).map(({ digest }) => digest as Digest);
+  const isPath = typeof tar === 'string' && tar !== '' && !tar.includes('\0');
+  if (!isPath && !(tar instanceof Readable)) throw optionError('tar', 'a Readable, or the path of a file', tar);
   return { tar, parents, sizeLimit, signal, onProgress };
 }
 

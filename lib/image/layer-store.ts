@@ -11,9 +11,10 @@ import { Image, leaseImage, missingImage } from './image.js';
 import { imageConfig, imageName } from './image-options.js';
 import { importImage } from './import-image.js';
 import { importLayer, layerImportOf, placeLine } from './import-layer.js';
-import { Layer, layersOf } from './layer.js';
+import { Layer, layerOf, layersOf } from './layer.js';
 import { findImage, findLayer, imagesIn, layersIn, treeIn } from './lookup.js';
 import { openStore } from './open-store.js';
+import { refusals } from './refusals.js';
 import { Settler } from './settler.js';
 import type { StoreDirectory } from './store-directory.js';
 import { StoreLock } from './store-lock.js';
@@ -58,8 +59,14 @@ export class LayerStore implements AsyncDisposable {
   ): Promise<Layer> {
     const given = layerImportOf(this.#store, tar, options);
     const own = this.#open();
-    await using workspace = await this.#adding();
-    return await importLayer(workspace, own, given);
+    const source = typeof given.tar === 'string' ? undefined : given.tar;
+    // A file that cannot be opened says so before anything is read from it: then it is this promise that tells.
+    source?.on('error', () => {});
+    try {
+      return await this.#adding((workspace) => importLayer(workspace, own, given));
+    } finally {
+      source?.destroy();
+    }
   }
 
   /**
@@ -69,11 +76,10 @@ export class LayerStore implements AsyncDisposable {
   async importImage(source: string, options: TransferOptions & { name?: string } = {}): Promise<Image> {
     const { name, ...rest } = check.record(options, 'options') as TransferOptions & { name?: string };
     const transfer = transferOptionsOf(rest);
-    const path = check.text(source, 'source');
+    const path = check.path(source, 'source');
     const as = name === undefined ? undefined : imageName(name, 'name');
     this.#open();
-    await using workspace = await this.#adding();
-    const { digest, name: given } = await importImage(workspace, path, as, transfer);
+    const { digest, name: given } = await this.#adding((workspace) => importImage(workspace, path, as, transfer));
     return new Image(this.#store, digest, given);
   }
 
@@ -82,12 +88,13 @@ export class LayerStore implements AsyncDisposable {
     check.record(options, 'options');
     check.onlyKeys(options, '', ['format']);
     const format = options.format === undefined ? 'oci-layout' : check.oneOf(options.format, 'format', exportFormats);
-    const path = resolve(check.text(target, 'target'));
+    const path = resolve(check.path(target, 'target'));
     const digest = this.#digestOf(image);
     this.#open();
-    await using workspace = await Workspace.open(this.#store);
-    await leaseImage(workspace, image);
-    await exportImage(workspace, digest, image.name, path, format);
+    await this.#working(async (workspace) => {
+      await leaseImage(workspace, image);
+      await exportImage(workspace, digest, image.name, path, format);
+    });
   }
 
   /**
@@ -97,10 +104,9 @@ export class LayerStore implements AsyncDisposable {
   async pull(reference: string, options: TransferOptions = {}): Promise<Image> {
     const transfer = transferOptionsOf(options);
     this.#open();
-    await using workspace = await this.#adding();
     // The HTTP client takes as long to load as all else that there is.
     const { pullImage } = await import('./pull.js');
-    const digest = await pullImage(workspace, reference, transfer);
+    const digest = await this.#adding((workspace) => pullImage(workspace, reference, transfer));
     return new Image(this.#store, digest, reference);
   }
 
@@ -109,10 +115,11 @@ export class LayerStore implements AsyncDisposable {
     const transfer = transferOptionsOf(options);
     const digest = this.#digestOf(image);
     this.#open();
-    await using workspace = await Workspace.open(this.#store);
-    await leaseImage(workspace, image);
     const { pushImage } = await import('./push.js');
-    await pushImage(workspace, digest, reference, transfer);
+    await this.#working(async (workspace) => {
+      await leaseImage(workspace, image);
+      await pushImage(workspace, digest, reference, transfer);
+    });
   }
 
   /**
@@ -124,10 +131,9 @@ export class LayerStore implements AsyncDisposable {
     check.onlyKeys(options, '', ['layers', 'config', 'name']);
     const layers = layersOf(options.layers, 'layers', this.#store).map(({ digest }) => digest as Digest);
     const name = options.name === undefined ? undefined : imageName(options.name, 'name');
-    const config = imageConfig(options.config ?? {});
+    const config = imageConfig(options.config === undefined ? {} : options.config);
     this.#open();
-    await using workspace = await this.#adding();
-    const digest = await createImage(workspace, layers, config, name);
+    const digest = await this.#adding((workspace) => createImage(workspace, layers, config, name));
     return new Image(this.#store, digest, name);
   }
 
@@ -148,8 +154,7 @@ export class LayerStore implements AsyncDisposable {
   async nodeOf(layers: readonly Layer[]): Promise<Layer | undefined> {
     const own = this.#open();
     if (layers.length === 0 || layers.some(({ store }) => store.path !== this.#store.path)) return undefined;
-    await using workspace = await this.#adding();
-    return await placeLine(workspace, own, layers);
+    return await this.#adding((workspace) => placeLine(workspace, own, layers));
   }
 
   /** By name, exactly as it was given, or by the manifest's digest. */
@@ -179,12 +184,11 @@ export class LayerStore implements AsyncDisposable {
     if (!(what instanceof Layer) && !(what instanceof Image)) throw optionError('what', 'a Layer or an Image', what);
     const lock = this.#open();
     if (what instanceof Layer) {
-      layersOf([what], 'what', this.#store);
-      await using workspace = await Workspace.open(this.#store);
-      await removeLayer(workspace, lock, what.chainId as Digest);
+      layerOf(what, 'what', this.#store);
+      await this.#working((workspace) => removeLayer(workspace, lock, what.chainId as Digest));
     } else {
-      await using workspace = await Workspace.open(this.#store);
-      await removeImage(workspace, lock, this.#digestOf(what), what.name);
+      const digest = this.#digestOf(what);
+      await this.#working((workspace) => removeImage(workspace, lock, digest, what.name));
     }
   }
 
@@ -194,15 +198,13 @@ export class LayerStore implements AsyncDisposable {
    */
   async gc(): Promise<Collected> {
     const lock = this.#open();
-    await using workspace = await Workspace.open(this.#store);
-    return await collect(workspace, lock);
+    return await this.#working((workspace) => collect(workspace, lock));
   }
 
   /** Reads everything: each blob against its digest, each layer's files against its tar. Changes nothing. */
   async verify(): Promise<Verification> {
     this.#open();
-    await using workspace = await Workspace.open(this.#store);
-    return await verifyStore(workspace);
+    return await this.#working(verifyStore);
   }
 
   /**
@@ -214,17 +216,25 @@ export class LayerStore implements AsyncDisposable {
     this.#lock = undefined;
     if (!lock) return;
     try {
-      await this.#settler.end();
+      await refusals(this.#store.path, 'sync the store', () => this.#settler.end());
     } finally {
       lock.close();
     }
   }
 
+  #working<T>(work: (workspace: Workspace) => Promise<T>): Promise<T> {
+    return refusals(this.#store.path, 'use the store', async () => {
+      await using workspace = await Workspace.open(this.#store);
+      return await work(workspace);
+    });
+  }
+
   /** What this puts there is on the disk some time after. */
-  async #adding(): Promise<Workspace> {
-    const workspace = await Workspace.open(this.#store);
-    workspace.onEnd = () => this.#settler.later();
-    return workspace;
+  #adding<T>(work: (workspace: Workspace) => Promise<T>): Promise<T> {
+    return this.#working((workspace) => {
+      workspace.onEnd = () => this.#settler.later();
+      return work(workspace);
+    });
   }
 
   #open(): StoreLock {

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { ImageError, optionError } from '../errors.js';
 import { chainIdOf, type Digest } from './digest.js';
+import { refusals } from './refusals.js';
 import type { StoreDirectory } from './store-directory.js';
 import { StoreLock } from './store-lock.js';
 
@@ -79,10 +80,12 @@ export function missingLayer(digest: string, store: StoreDirectory): never {
 /** An option that takes layers of one store. */
 export function layersOf(value: unknown, option: string, store?: StoreDirectory): Layer[] {
   if (!Array.isArray(value) || value.length === 0) throw optionError(option, 'an array of at least one Layer', value);
-  return value.map((layer, index) => {
-    if (!(layer instanceof Layer) || (store && layer.store.path !== store.path)) throw optionError(`${option}[${index}]`, 'a Layer of this store', layer);
-    return layer;
-  });
+  return value.map((layer, index) => layerOf(layer, `${option}[${index}]`, store));
+}
+
+export function layerOf(value: unknown, option: string, store?: StoreDirectory): Layer {
+  if (!(value instanceof Layer) || (store && value.store.path !== store.path)) throw optionError(option, 'a Layer of this store', value);
+  return value;
 }
 
 interface Hold {
@@ -124,7 +127,11 @@ export async function holdLayers(layers: readonly Layer[]): Promise<() => void> 
   };
 }
 
-async function lockLayers(layers: readonly Layer[]): Promise<StoreLock[]> {
+function lockLayers(layers: readonly Layer[]): Promise<StoreLock[]> {
+  return refusals(layers[0]?.store.path ?? '', 'use a layer', () => lockAll(layers));
+}
+
+async function lockAll(layers: readonly Layer[]): Promise<StoreLock[]> {
   const locks: StoreLock[] = [];
   try {
     for (const path of new Set(layers.map(({ store }) => store.path))) {

@@ -91,6 +91,7 @@ export class StoreLock {
   }
 
   #try(byte: number, shared: boolean): boolean {
+    if (this.#fd < 0) throw new IsolationError('ERR_CLOISTER_DISPOSED', 'this LayerStore has been disposed');
     const result = native().lockRange(this.#fd, byte, 1, shared);
     if (result === 0) return true;
     if (result === EAGAIN || result === EACCES) return false;

@@ -15,6 +15,12 @@ export function absolutePath(value: unknown, option: string): string {
   return value;
 }
 
+/** Absolute, or from the working directory. */
+export function path(value: unknown, option: string): string {
+  if (typeof value !== 'string' || value === '' || value.includes('\0')) throw optionError(option, 'a path', value);
+  return value;
+}
+
 export function integer(value: unknown, option: string, least: number, most: number): number {
   if (typeof value !== 'number' || !Number.isInteger(value) || value < least || value > most) {
     throw optionError(option, `a whole number from ${least} to ${most}`, value);

@@ -86,6 +86,11 @@ describe('a layer', () => {
     expect(source.destroyed).toBe(true);
   });
 
+  test('whose file cannot be opened fails by its promise alone', async () => {
+    const store = await newStore();
+    await expect(store.import(createReadStream('/nothing'))).rejects.toMatchObject({ code: 'ENOENT', path: '/nothing' });
+  });
+
   test('that is there twice is seen where it is uppermost', async () => {
     const store = await newStore();
     const [base, a, b] = [await store.import(rootTar()), await store.import(tarOf({ a: 'a', x: 'a' })), await store.import(tarOf({ a: 'b' }))];
@@ -143,7 +148,10 @@ describe('a layer', () => {
     expect(await wrong(() => loose['import']?.(7) as Promise<unknown>)).toBe('tar');
     expect(await wrong(() => loose['import']?.('/x', { sizeLimit: 'much' }) as Promise<unknown>)).toBe('sizeLimit');
     expect(await wrong(() => loose['import']?.('/x', { sizelimit: 1 }) as Promise<unknown>)).toBe('sizelimit');
-    expect(await wrong(() => loose['import']?.('/x', { parent: {} }) as Promise<unknown>)).toBe('parent[0]');
+    expect(await wrong(() => loose['import']?.('/x', { parent: {} }) as Promise<unknown>)).toBe('parent');
+    for (const path of ['', '/a\0b']) expect(await wrong(() => store.import(path))).toBe('tar');
+    expect(await wrong(() => store.importImage(''))).toBe('source');
+    expect(await wrong(() => loose['createImage']?.({ layers: [], config: null }) as Promise<unknown>)).toBe('layers');
     expect(await wrong(() => loose['createImage']?.({ layers: [] }) as Promise<unknown>)).toBe('layers');
     expect(await wrong(() => loose['layer']?.('latest') as Promise<unknown>)).toBe('digestOrChainId');
     expect(await wrong(() => loose['pull']?.('UPPER/case') as Promise<unknown>)).toBe('reference');
@@ -418,6 +426,23 @@ test('a directory that is something else is left alone', async () => {
   const store = join(temporary(), 's');
   await (await LayerStore.open(store))[Symbol.asyncDispose]();
   expect(lstatSync(store).mode & 0o777).toBe(0o700);
+});
+
+test('a store that is taken away, or disposed of meanwhile, says so', async () => {
+  const directory = join(temporary(), 'store');
+  const store = await LayerStore.open(directory);
+  const layer = await store.import(tarOf({ a: 'a' }));
+  const source = new PassThrough();
+  const importing = store.import(source);
+  await store[Symbol.asyncDispose]();
+  createReadStream(tarOf({ b: 'b' })).pipe(source);
+  expect(await told(importing)).toBe('ERR_CLOISTER_DISPOSED: this LayerStore has been disposed');
+  const again = await LayerStore.open(directory);
+  rmSync(directory, { recursive: true });
+  const gone = /^ERR_CLOISTER_STORE: ENOENT: /;
+  expect(await told(again.import(tarOf({ a: 'a' })))).toMatch(gone);
+  expect(await told(again.gc())).toMatch(gone);
+  expect(await told(OverlayRootfs.create({ layers: [layer] }))).toMatch(gone);
 });
 
 test('many may open one that is not there yet, and one whose maker was killed is made whole', async () => {
