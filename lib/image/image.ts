@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { ImageError } from '../errors.js';
+import * as check from '../spawn/validate.js';
 import { harmless } from '../text.js';
 import { chainIdOf, type Digest, digestOf, mismatch } from './digest.js';
 import { type Layer, layerAt } from './layer.js';
@@ -33,6 +34,7 @@ export class Image {
 
   /** Entrypoint and (args, else cmd): image-spec, config.md. Throws ERR_CLOISTER_NO_PROGRAM if the image names no command. */
   argv(args?: readonly string[]): [command: string, ...args: string[]] {
+    if (args !== undefined) check.list(args, 'args', check.text);
     const [command, ...rest] = [...(this.config.Entrypoint ?? []), ...(args ?? this.config.Cmd ?? [])];
     if (command !== undefined && command !== '') return [command, ...rest];
     throw new ImageError('ERR_CLOISTER_NO_PROGRAM', `the image ${harmless(this.name ?? this.digest)} names no command: it has neither Entrypoint nor Cmd`, {

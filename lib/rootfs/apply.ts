@@ -8,7 +8,8 @@ import type { ApplyOutcome, ApplyRequest } from '../tree/apply-changes.js';
 import { type ChangeLine, changeOf } from '../tree/list-changes.js';
 import { startTask } from '../tree/task.js';
 import { overlayPrefix } from '../tree/tree.js';
-import type { Made, RootSettings } from './make-root.js';
+import type { RootSettings } from './make-root.js';
+import type { RootReading } from './shared-root.js';
 import type { ApplyReport, Change } from './types.js';
 import { listChanges, orderOf } from './writable-layer.js';
 
@@ -29,9 +30,9 @@ export function applyOptionsOf(options: ApplyOptions): ApplyOptions {
 /** What was written to targets by this root, and when: by device and inode of the target. */
 export type Marks = Map<string, Record<string, string>>;
 
+/** `reading`: undefined where nothing has ever been written. */
 export async function applyChanges(
-  made: Made,
-  below: number,
+  reading: RootReading | undefined,
   settings: RootSettings,
   target: string,
   { filter, dryRun = false }: ApplyOptions,
@@ -43,6 +44,8 @@ export async function applyChanges(
     if (fd < 0) throw IsolationError.ofErrno('ERR_CLOISTER_STEP', fd, where);
     const identity = identityOf(`/proc/self/fd/${fd}`);
     if (!identity.isDirectory) throw IsolationError.ofErrno('ERR_CLOISTER_STEP', -20, where);
+    if (!reading) return { applied: [], skipped: [], conflicts: [] };
+    const { made, below } = reading;
     const skipped: Change[] = [];
     const accepted: string[] = [];
     for (const change of await listChanges(made, below)) {

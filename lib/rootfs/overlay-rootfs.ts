@@ -155,11 +155,10 @@ export class OverlayRootfs implements AsyncDisposable {
     check.absolutePath(target, 'target');
     const checked = applyOptionsOf(options);
     const held = await this.#root.read();
-    if (!held) return { applied: [], skipped: [], conflicts: [] };
     try {
-      return await applyChanges(held.made, held.below, this.#root.settings, target, checked, this.#marks);
+      return await applyChanges(held, this.#root.settings, target, checked, this.#marks);
     } finally {
-      held.release();
+      held?.release();
     }
   }
 
@@ -205,7 +204,8 @@ export class OverlayRootfs implements AsyncDisposable {
    * The layers, the writable one first, then those below it in order. One without a path of the host's is told as 'tmpfs' or 'frozen'. With
    * aufs `attributes` are its permission and attributes: aufs(5), "Branch Syntax".
    */
-  branches(): Promise<Branch[]> {
+  async branches(): Promise<Branch[]> {
+    this.#root.refuseDisposed();
     return branchesOf(this.#root.settings);
   }
 

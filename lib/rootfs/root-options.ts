@@ -21,8 +21,8 @@ export async function settingsOf(
   hide: readonly string[],
 ): Promise<RootSettings> {
   const choice = checkDriver(options.driver);
-  const upper = options.upper ?? 'tmpfs';
-  if (upper !== 'tmpfs' && upper !== 'disk' && !(typeof upper === 'string' && isAbsolute(upper))) {
+  const upper = options.upper === undefined ? 'tmpfs' : options.upper;
+  if (upper !== 'tmpfs' && upper !== 'disk' && !(typeof upper === 'string' && isAbsolute(upper) && !upper.includes('\0'))) {
     throw optionError('upper', "'tmpfs', 'disk' or the absolute path of a directory", upper);
   }
   if (options.size !== undefined && upper !== 'tmpfs') {
@@ -34,7 +34,7 @@ export async function settingsOf(
     frozen: [],
     hide,
     ownUpper: upper === 'disk',
-    size: options.size === undefined ? defaultUpperSize : parseBytes(options.size, 'size'),
+    size: options.size === undefined ? defaultUpperSize : sizeOf(options.size),
     volatile: options.volatile === undefined ? upper === 'disk' : check.flag(options.volatile, 'volatile'),
     idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
   };
@@ -48,4 +48,11 @@ export async function settingsOf(
     hold?.release();
     throw error;
   }
+}
+
+function sizeOf(value: unknown): number {
+  const size = parseBytes(value, 'size');
+  // Of a tmpfs, 0 is no limit at all: tmpfs(5).
+  if (size === 0) throw optionError('size', 'more than 0 bytes', value);
+  return size;
 }

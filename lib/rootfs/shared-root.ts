@@ -129,8 +129,12 @@ export class SharedRoot {
     }
   }
 
-  #enter(): void {
+  refuseDisposed(): void {
     if (this.#disposed) throw new IsolationError('ERR_CLOISTER_DISPOSED', 'this OverlayRootfs has been disposed');
+  }
+
+  #enter(): void {
+    this.refuseDisposed();
     this.#users++;
   }
 

@@ -206,6 +206,13 @@ describe('an image', () => {
     expect(await look({ env: { B: 'mine', A: undefined }, cwd: '/etc' })).toMatchObject({ env: { B: 'mine', PATH: '/bin' }, cwd: '/etc' });
   });
 
+  test('takes arguments as an array of strings', async () => {
+    const store = await newStore();
+    const image = await store.createImage({ layers: [await store.import(tarOf({ a: 'a' }))], config: { Entrypoint: ['/a'] } });
+    expect(image.argv(['b'])).toEqual(['/a', 'b']);
+    for (const args of ['b', null, ['b', 1]]) expect(() => image.argv(args as string[])).toThrow(/^option 'args/);
+  });
+
   test('whose config nobody could run is refused by name', async () => {
     const store = await newStore();
     const base = await store.import(rootTar());

@@ -385,6 +385,16 @@ describe('the writable layer', () => {
     }
   });
 
+  test('whose options are wrong is refused by their names', async () => {
+    const wrong = (options: object) => OverlayRootfs.host(options).then(String, (error: Error & { option?: string }) => `${error.name} ${error.option}`);
+    expect(await Promise.all([{ upper: '/a\0b' }, { upper: null }, { size: 0 }, { size: '0K' }].map(wrong))).toEqual([
+      'TypeError upper',
+      'TypeError upper',
+      'TypeError size',
+      'TypeError size',
+    ]);
+  });
+
   test("on 'disk': deleted at the end", async () => {
     const before = uppers();
     const rootfs = await OverlayRootfs.create({ layers: [smallRoot()], upper: 'disk' });
@@ -540,6 +550,14 @@ describe('the host as root', () => {
   });
 });
 
+test('nothing is applied to what is no directory, whether there is something or not', async () => {
+  await using rootfs = await OverlayRootfs.host();
+  const target = join(temporary({ file: '' }), 'file');
+  expect((await refusal(rootfs.apply(target))).message).toMatch(/^ENOTDIR: apply changes to /);
+  await ask([['create', '/etc/written', 'x']], { rootfs });
+  expect((await refusal(rootfs.apply(target))).message).toMatch(/^ENOTDIR: apply changes to /);
+});
+
 describe('the end of a root', () => {
   test('twice is once', async () => {
     const rootfs = await OverlayRootfs.create({ layers: [smallRoot()] });
@@ -557,6 +575,7 @@ describe('the end of a root', () => {
         "this OverlayRootfs has been disposed",
       ]
     `);
+    expect((await refusal(rootfs.branches())).code).toBe('ERR_CLOISTER_DISPOSED');
     const mounted = await refusal(runIsolated('/bin/probe', ['ids'], { rootfs: smallRoot(), mounts: [{ type: 'overlay', source: rootfs, target: '/x' }] }));
     expect(mounted.code).toBe('ERR_CLOISTER_DISPOSED');
   });
