@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { mkdir, open, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImageError } from '../errors.js';
@@ -85,6 +85,10 @@ export class StoreDirectory {
     const store = new StoreDirectory(path);
     // Layers have setuid programs of strangers: nobody else may get at them.
     await mkdir(path, { recursive: true, mode: 0o700 });
+    // Whoever else can put names into it says what is in the store, and what is taken away when it is opened.
+    const { uid, mode } = statSync(path);
+    if (uid !== process.geteuid?.()) throw notOwn(path, `it is the user ${uid}'s`);
+    if (mode & 0o022) throw notOwn(path, `others may write to it: its mode is ${(mode & 0o7777).toString(8)}`);
     const file = join(path, 'version');
     if (!existsSync(file)) {
       const others = readdirSync(path).filter((name) => !name.startsWith('.version.') && name !== 'version');
@@ -248,6 +252,14 @@ export async function syncDirectory(path: string): Promise<void> {
   } finally {
     await directory.close();
   }
+}
+
+function notOwn(path: string, why: string): ImageError {
+  return new ImageError('ERR_CLOISTER_STORE', `${path} cannot be a layer store of this user: ${why}`, {
+    step: 'open the store',
+    path,
+    hint: 'Open a directory that is this user’s, and that nobody else may write to (chmod 700).',
+  });
 }
 
 function notAStore(path: string, why: string): ImageError {
