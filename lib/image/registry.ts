@@ -95,8 +95,9 @@ export class Registry implements AsyncDisposable {
 
   async #withAuthorization(asked: Asked): Promise<Answer> {
     const before = this.#authorization;
-    const answer = await this.#follow(asked, await before);
-    if (answer.statusCode !== 401) return answer;
+    const { answer, isHome } = await this.#follow(asked, await before);
+    // Where a blob has been led on to may not ask for credentials: CVE-2020-15157 of containerd.
+    if (answer.statusCode !== 401 || !isHome) return answer;
     const { auth } = this.#options;
     const challenges = parseChallenges([answer.headers['www-authenticate'] ?? []].flat().join(', '));
     const bearer = challenges.find(({ scheme }) => scheme === 'bearer');
@@ -110,7 +111,7 @@ export class Registry implements AsyncDisposable {
     await answer.body.dump();
     const pending = this.#authorization;
     try {
-      return await this.#follow(asked, await pending);
+      return (await this.#follow(asked, await pending)).answer;
     } catch (error) {
       if (this.#authorization === pending && error instanceof ImageError) this.#authorization = undefined;
       throw error;
@@ -138,13 +139,14 @@ export class Registry implements AsyncDisposable {
     return `Bearer ${token}`;
   }
 
-  async #follow(asked: Asked, authorization: string | undefined): Promise<Answer> {
+  async #follow(asked: Asked, authorization: string | undefined): Promise<{ answer: Answer; isHome: boolean }> {
     const { insecure = false } = this.#options;
     let { url } = asked;
     const home = this.url('').origin;
     for (let redirects = 0; ; redirects++) {
       // Blobs are often somewhere else, and credentials are nobody else's business.
-      const headers = { ...asked.headers, ...(authorization !== undefined && url.origin === home ? { authorization } : {}) };
+      const isHome = url.origin === home;
+      const headers = { ...asked.headers, ...(authorization !== undefined && isHome ? { authorization } : {}) };
       const answer = await request(url, {
         method: asked.method,
         headers,
@@ -153,7 +155,7 @@ export class Registry implements AsyncDisposable {
         ...(asked.body ? { body: asked.body() } : {}),
       });
       const location = [answer.headers['location'] ?? []].flat()[0];
-      if (![301, 302, 303, 307, 308].includes(answer.statusCode) || location === undefined || asked.body) return answer;
+      if (![301, 302, 303, 307, 308].includes(answer.statusCode) || location === undefined || asked.body) return { answer, isHome };
       await answer.body.dump();
       const next = URL.canParse(location, url.href) ? new URL(location, url) : undefined;
       if (!next || redirects === mostRedirects || (next.protocol !== 'https:' && !(insecure && next.protocol === 'http:'))) {

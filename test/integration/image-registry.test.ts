@@ -353,6 +353,26 @@ describe('a reference', () => {
   });
 });
 
+test('where a blob has been led on to may not ask for credentials', async () => {
+  const { blobs } = await published();
+  const told: string[] = [];
+  const other = await ownRegistry(blobs, ({ headers, url }, response) => {
+    told.push(`${url} ${headers.authorization ?? ''}`);
+    if (url?.startsWith('/token')) response.end(JSON.stringify({ token: 'x' }));
+    else response.writeHead(401, { 'www-authenticate': `Bearer realm="http://${other.host}/token"` }).end();
+    return true;
+  });
+  const registry = await ownRegistry(blobs, ({ url }, response) => {
+    if (!url?.includes('/blobs/')) return false;
+    response.writeHead(307, { location: `http://${other.host}/elsewhere` }).end();
+    return true;
+  });
+  const store = await newStore();
+  const auth = { username: 'u', password: 'p' };
+  await expect(store.pull(`${registry.host}/a`, { ...insecure, auth })).rejects.toMatchObject({ code: 'ERR_CLOISTER_REGISTRY' });
+  expect(told).toEqual(['/elsewhere ']);
+});
+
 describe('a challenge', () => {
   test.each([
     ['Bearer realm="https://a/b",service="c, d",scope="e"', [{ scheme: 'bearer', parameters: { realm: 'https://a/b', service: 'c, d', scope: 'e' } }]],
