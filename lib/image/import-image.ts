@@ -49,13 +49,19 @@ function located(source: string): { path: string; reference: string | undefined 
 /** An archive is read where it has been unpacked: what comes first in it (a layer) is understood by what comes last (a manifest). */
 async function unpacked(workspace: Workspace, path: string, { signal, sizeLimit }: ReceiveOptions): Promise<string> {
   const { file } = await openRegular(path, true);
-  const { head, whole } = await peek(file.createReadStream({ highWaterMark: 2 ** 18 }), 6);
-  const compression = compressionOf(head);
-  if (compression === undefined) throw new ImageError('ERR_CLOISTER_IMAGE', `${path} is compressed by xz or bzip2`, { step: 'read the archive', path });
-  const directory = workspace.newPath();
-  await mkdir(directory);
-  const meter = new Meter();
-  const undo = await decompressor(compression);
-  await bothEnds(extract(meter, directory, { signal, sizeLimit }), undo ? pipeline(whole, undo, meter) : pipeline(whole, meter), signal);
-  return directory;
+  const stream = file.createReadStream({ highWaterMark: 2 ** 18 });
+  try {
+    const { head, whole } = await peek(stream, 6);
+    const compression = compressionOf(head);
+    if (compression === undefined) throw new ImageError('ERR_CLOISTER_IMAGE', `${path} is compressed by xz or bzip2`, { step: 'read the archive', path });
+    const directory = workspace.newPath();
+    await mkdir(directory);
+    const meter = new Meter();
+    const undo = await decompressor(compression);
+    await bothEnds(extract(meter, directory, { signal, sizeLimit }), undo ? pipeline(whole, undo, meter) : pipeline(whole, meter), signal);
+    return directory;
+  } finally {
+    stream.destroy();
+    await file.close();
+  }
 }

@@ -471,6 +471,16 @@ testNeeding(['root'])('a device in an archive is not opened', async () => {
   await expect(store.importImage(path)).rejects.toMatchObject({ code: 'ERR_CLOISTER_IMAGE', message: `${join(path, 'index.json')} is no regular file` });
 });
 
+test('an archive of a compression that is not taken leaves no descriptor', async () => {
+  const store = await LayerStore.open(join(temporary(), 'store'));
+  onTestFinished(() => store[Symbol.asyncDispose]());
+  const path = join(temporary(), 'archive');
+  writeFileSync(path, Buffer.concat([Buffer.from('fd377a585a00', 'hex'), Buffer.alloc(2 ** 20)]));
+  const before = census(['descriptors']);
+  for (let times = 0; times < 5; times++) await expect(store.importImage(path)).rejects.toThrow(/xz or bzip2/);
+  await settled(() => leaks(before, census(['descriptors'])), { what: 'descriptors' });
+});
+
 test('an image that nobody could run says why, without its own words', async () => {
   const store = await LayerStore.open(join(temporary(), 'store'));
   onTestFinished(() => store[Symbol.asyncDispose]());
