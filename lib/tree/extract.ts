@@ -51,6 +51,9 @@ export interface ExtractOutcome {
 /** All of them are told, and so they are held in memory. */
 const mostNotes = 100_000;
 
+/** Bytes of the paths of directories: they are held in memory until the end. */
+const mostRemembered = 2 ** 28;
+
 /** Without these an ordinary user cannot fill a directory. */
 const ownersOwn = 0o700;
 
@@ -102,6 +105,8 @@ class Extraction {
   readonly #open: Level[] = [];
   /** Set at the end: each entry that is made changes its directory's time, and some modes keep their owner out. Paths as latin1. */
   readonly #directories = new Map<string, Time & { readonly mode: number }>();
+  #counted = 0;
+  #remembered = 0;
   readonly outcome = {
     entries: 0,
     sizeBytes: 0,
@@ -122,7 +127,8 @@ class Extraction {
   }
 
   take(entry: ReadEntry): void {
-    if (++this.outcome.entries > this.#request.entryLimit) throw layerError(undefined, `it has more than ${this.#request.entryLimit} entries`);
+    this.outcome.entries++;
+    this.#count();
     const names = namesOf(entry.path);
     for (const name of entry.attributes.keys()) {
       if (isReserved(name)) throw layerError(entry.path, `it has the extended attribute ${JSON.stringify(name)}, which is not a file's own`);
@@ -171,7 +177,8 @@ class Extraction {
       if (!status || files.isWhiteout(status)) {
         if (this.#request.whiteouts === 'names' && isWhiteoutName(name)) throw layerError(told, 'a whiteout is no directory');
         this.#makeDirectory(above, name, path, status !== undefined);
-        this.#directories.set(path.toString('latin1'), { seconds: 0, nanoseconds: 0, mode: 0o755 });
+        this.#count();
+        this.#remember(path, { seconds: 0, nanoseconds: 0, mode: 0o755 });
       }
       this.#open.push({ name: Buffer.from(name), path, fd: files.openDirectory(above, name, path) });
     }
@@ -371,11 +378,23 @@ class Extraction {
     if (entry.type === 'directory') {
       const { seconds, nanoseconds, mode } = entry;
       files.must(calls.setMode(object, mode | ownersOwn), 'chmod', path);
-      this.#directories.set(path.toString('latin1'), { seconds, nanoseconds, mode });
+      this.#remember(path, { seconds, nanoseconds, mode });
       return;
     }
     if (entry.type !== 'symlink') files.must(calls.setMode(object, entry.mode), 'chmod', path);
     this.#setTime(object, entry, path);
+  }
+
+  /** Entries, and directories that no entry tells of: one name can make two thousand. */
+  #count(): void {
+    if (++this.#counted > this.#request.entryLimit) throw layerError(undefined, `it has more than ${this.#request.entryLimit} entries`);
+  }
+
+  #remember(path: Buffer, what: Time & { readonly mode: number }): void {
+    const key = path.toString('latin1');
+    if (!this.#directories.has(key)) this.#remembered += path.length;
+    if (this.#remembered > mostRemembered) throw layerError(path, `the names of its directories have more than ${mostRemembered} bytes together`);
+    this.#directories.set(key, what);
   }
 
   #note(path: Buffer, what: string): void {

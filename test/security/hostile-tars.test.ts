@@ -688,6 +688,15 @@ describe('what is taken does no harm', () => {
   });
 });
 
+test('a few names that make more directories than a layer may have entries', async () => {
+  const place = temporary({ 'tree/': '', 'beside/': '' });
+  const deep = (index: number): Buffer => long('L', `${index}/${'d/'.repeat(1000)}f`);
+  writeFileSync(join(place, 'tar'), archive(...Array.from({ length: 10 }, (_, index) => Buffer.concat([deep(index), file('x')]))));
+  const limits = { sizeLimit: 2 ** 30, entryLimit: 5000 };
+  expect(() => keepTar(join(place, 'tar'), join(place, 'tree'), join(place, 'beside'), limits)).toThrow(/more than 5000 entries/);
+  emptyTree(join(place, 'tree'));
+});
+
 test('directories that keep their owner out are filled all the same, and are so at the end', async () => {
   const tar = archive(directory('a', { mode: 0o555 }), directory('a/b', { mode: 0 }), file('a/b/c', 'x', { mode: 0 }), directory('d', { mode: 0o6500 }));
   extracted(tar);
