@@ -50,7 +50,7 @@ export function cloneMount(plan: PlanBuilder, from: Slot, path: string, options:
   return tree;
 }
 
-/** An O_PATH descriptor of a directory. */
-export function openDirectory(plan: PlanBuilder, from: Slot, path: string): Slot {
-  return plan.open(path, 'openat', [from, path, k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC, 0]);
+/** An O_PATH descriptor of a directory. `flags`: O_NOFOLLOW, where its name is ours. */
+export function openDirectory(plan: PlanBuilder, from: Slot, path: string, flags = 0): Slot {
+  return plan.open(path, 'openat', [from, path, k.O_PATH | k.O_DIRECTORY | k.O_CLOEXEC | flags, 0]);
 }

@@ -219,7 +219,8 @@ function inDirectory(plan: PlanBuilder, upper: string, { base, stage }: UpperSpa
   // Root inside must be able to write to it. Only the directory itself: what is in it has the owners that it has.
   if (owner) plan.add('fchownat', [base, '', owner.uid, owner.gid, k.AT_EMPTY_PATH]);
   const place = { from: cwd, path: dirname(upper), upper: basename(upper), work: basename(work) };
-  const writable = { upper: base, work: openDirectory(plan, cwd, work), place, isKept: true, isPlaceless: false };
+  // What lies in it is removed by the kernel: in a directory that others write to it may be a symlink of theirs.
+  const writable = { upper: base, work: openDirectory(plan, cwd, work, k.O_NOFOLLOW), place, isKept: true, isPlaceless: false };
   return stage.driver.mount(plan, stage, { ...request, writable });
 }
 

@@ -5,6 +5,7 @@ import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd } from '../plan/steps.js';
+import { mountAttr } from '../plan/structs.js';
 import type { Made } from './make-root.js';
 import { mountAbilities } from './mount-abilities.js';
 import type { RootUse } from './shared-root.js';
@@ -49,6 +50,10 @@ async function mountCopies(made: Made, target: string): Promise<number> {
   if (!detached) plan.joinFlags = 0;
   const [root, ...others] = copyStored(plan, made, (name, fd) => plan.slot(name, native().duplicate(fd, 64)));
   if (!root) throw new RangeError('a root has a mount');
+  // Set-id programs in it are a stranger's, and whoever may look there could run them. These are copies: inside nothing changes.
+  for (const { mount } of [root, ...others]) {
+    plan.add('mount_setattr', [mount, '', k.AT_EMPTY_PATH | k.AT_RECURSIVE, mountAttr({ set: k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV })]);
+  }
   const mountRoot = (): unknown =>
     plan.label('mount on a directory of the host', target).add('move_mount', [root.mount, '', cwd, target, k.MOVE_MOUNT_F_EMPTY_PATH]);
   // Before 6.15 nothing can be mounted on what is not attached. Else all of it at once: nobody sees a part.

@@ -2,6 +2,7 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { IsolationError, optionError } from '../errors.js';
 import { caller } from '../host/caller.js';
+import * as k from '../plan/constants.js';
 import { type Ids, idsFor, sameMap } from '../security/id-map.js';
 import { leaseRange } from '../security/id-range.js';
 import { removeTree } from '../tree/tree.js';
@@ -219,7 +220,7 @@ export class SharedRoot {
     const ids = made?.ids.retain();
     if (upper !== 'tmpfs') await emptyDirectory(upper, made?.owner);
     // What the last mount has left there: a volatile one forbids the next.
-    if (isKept(this.#settings)) await emptyDirectory(workOf(upper), made?.owner);
+    if (isKept(this.#settings)) await emptyDirectory(workOf(upper), made?.owner, k.O_NOFOLLOW);
     if (made) await closeRoot(made);
     if (ids) await this.#decide(ids);
   }

@@ -1,5 +1,6 @@
 import { Readable } from 'node:stream';
 import { native } from '../native.js';
+import * as k from '../plan/constants.js';
 import type { ExtractOutcome, ExtractRequest } from '../tree/extract.js';
 import { type ChangeLine, type ChangesRequest, changeOf } from '../tree/list-changes.js';
 import type { PartOrder } from '../tree/part-order.js';
@@ -69,8 +70,8 @@ export async function copyLayer(made: Made, below: number, directory: number): P
 }
 
 /** All that is in a directory, by whoever may look into every part of it. */
-export async function emptyDirectory(path: string, owner: Owner | undefined): Promise<void> {
-  const fd = native().openFile(path);
+export async function emptyDirectory(path: string, owner: Owner | undefined, flags = 0): Promise<void> {
+  const fd = native().openFile(path, k.O_RDONLY | k.O_DIRECTORY | flags);
   if (fd < 0) return;
   try {
     const request: TreeRequest = { kind: 'empty' };

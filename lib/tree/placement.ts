@@ -41,10 +41,12 @@ export class Placement {
     try {
       const first = status.links > 1 ? this.#placed.get(status.identity) : undefined;
       if (!first || !this.#link(first, directory, temporary)) {
-        if (status.type === 'symlink') files.must(calls.makeLink(directory, temporary, files.linkTarget(place.directory, name, path)), 'symlinkat', path);
-        else if (status.type === 'fifo') files.must(calls.makeNode(directory, temporary, k.S_IFIFO | 0o600, 0, 0), 'mknodat', path);
-        else this.#copy(directory, temporary, place, contents);
-        this.dress(directory, temporary, place);
+        if (status.type === 'file') this.#copy(directory, temporary, place, contents);
+        else {
+          if (status.type === 'symlink') files.must(calls.makeLink(directory, temporary, files.linkTarget(place.directory, name, path)), 'symlinkat', path);
+          else files.must(calls.makeNode(directory, temporary, k.S_IFIFO | 0o600, 0, 0), 'mknodat', path);
+          this.dress(directory, temporary, place);
+        }
       }
       const reason = this.#put(directory, temporary, name, path, there);
       if (!reason && status.links > 1) this.#placed.set(status.identity, path);
@@ -67,26 +69,31 @@ export class Placement {
 
   /** Gives an entry the owner, permissions, attributes and time of another one. */
   dress(directory: number, name: Buffer, place: Place): undefined {
-    const { path, status } = place;
-    const calls = native().files;
-    const object = files.openObject(directory, name, path);
+    const object = files.openObject(directory, name, place.path);
     try {
-      if (this.#keepOwners) files.must(calls.setOwner(object, files.self, this.#ids.uid(status.uid), this.#ids.gid(status.gid)), 'fchownat', path);
-      const attributes = attributesInside(attributesAt(place), this.#ids);
-      // Security modules and trusted.* are this host's own affairs.
-      const given = [...attributes].filter(([key]) => key.startsWith('user.') || key.startsWith('system.posix_acl_'));
-      if (status.type === 'directory') {
-        for (const key of files.attributesOf(object, path).keys()) {
-          if (key.startsWith('user.') && !attributes.has(key)) files.must(calls.removeAttribute(object, Buffer.from(key, 'latin1')), 'removexattr', path);
-        }
-      }
-      for (const [key, value] of given) files.must(calls.setAttribute(object, Buffer.from(key, 'latin1'), value), 'setxattr', path);
-      if (status.type !== 'symlink') files.must(calls.setMode(object, status.mode), 'chmod', path);
-      if (status.type !== 'directory') files.must(calls.setTime(object, files.self, status.seconds, status.nanoseconds), 'utimensat', path);
-      return undefined;
+      this.#dressObject(object, place);
     } finally {
       files.close(object);
     }
+  }
+
+  #dressObject(object: number, place: Place): void {
+    const { path, status } = place;
+    const calls = native().files;
+    // Whoever may write to this directory may have put a program there by now, and a directory's set-id bits are harmless only to a directory.
+    if (files.statusOfOpen(object, path).type !== status.type) throw files.refused(-k.ESTALE, 'openat2', path);
+    if (this.#keepOwners) files.must(calls.setOwner(object, files.self, this.#ids.uid(status.uid), this.#ids.gid(status.gid)), 'fchownat', path);
+    const attributes = attributesInside(attributesAt(place), this.#ids);
+    // Security modules and trusted.* are this host's own affairs.
+    const given = [...attributes].filter(([key]) => key.startsWith('user.') || key.startsWith('system.posix_acl_'));
+    if (status.type === 'directory') {
+      for (const key of files.attributesOf(object, path).keys()) {
+        if (key.startsWith('user.') && !attributes.has(key)) files.must(calls.removeAttribute(object, Buffer.from(key, 'latin1')), 'removexattr', path);
+      }
+    }
+    for (const [key, value] of given) files.must(calls.setAttribute(object, Buffer.from(key, 'latin1'), value), 'setxattr', path);
+    if (status.type !== 'symlink') files.must(calls.setMode(object, status.mode), 'chmod', path);
+    if (status.type !== 'directory') files.must(calls.setTime(object, files.self, status.seconds, status.nanoseconds), 'utimensat', path);
   }
 
   remove(directory: number, name: Buffer, path: Buffer, there: files.Status): string | undefined {
@@ -134,6 +141,8 @@ export class Placement {
       const to = files.open(directory, temporary, k.O_WRONLY | k.O_CREAT | k.O_EXCL, path, 0o600);
       try {
         copyContents(from, to, status.size, path);
+        // The very file that was written, whatever has its name by now.
+        this.#dressObject(to, place);
       } finally {
         files.close(to);
       }

@@ -31,7 +31,10 @@ export function emptyDirectory(top: number, path: Buffer): void {
       if (result === 0 || result === -k.ENOENT) continue;
       if (result !== -k.EISDIR && result !== -k.EPERM) throw files.refused(result, 'unlinkat', entry);
       if (depth === deepest) {
-        files.must(native().files.rename(fd, name, top, Buffer.from(`.cloister-deep-${moved++}`), k.RENAME_NOREPLACE), 'renameat2', entry);
+        // Somebody may have taken such a name on purpose.
+        let placed = -k.EEXIST;
+        while (placed === -k.EEXIST) placed = native().files.rename(fd, name, top, Buffer.from(`.cloister-deep-${moved++}`), k.RENAME_NOREPLACE);
+        files.must(placed, 'renameat2', entry);
         continue;
       }
       const below = openToEmpty(fd, name, entry);

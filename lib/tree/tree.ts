@@ -3,6 +3,7 @@ import { Readable } from 'node:stream';
 import { IsolationError } from '../errors.js';
 import { caller } from '../host/caller.js';
 import { checked, native } from '../native.js';
+import * as k from '../plan/constants.js';
 import { type Owner, shareOwner } from '../rootfs/ordinary-owner.js';
 import { idsFor } from '../security/id-map.js';
 import type { Compression } from './compression.js';
@@ -224,7 +225,7 @@ async function withTree<T>(directory: string, use: (root: number, owner: Owner |
 }
 
 async function openTree(directory: string): Promise<{ root: number; owner: Owner | undefined; release: () => void }> {
-  const root = opened(directory);
+  const root = opened(directory, k.O_RDONLY | k.O_DIRECTORY | k.O_NOFOLLOW);
   if (caller().privileged) return { root, owner: undefined, release: () => void native().close(root) };
   try {
     // Itself as root, and nobody else: files are to be its own, to be removed by any tool.
@@ -236,8 +237,8 @@ async function openTree(directory: string): Promise<{ root: number; owner: Owner
   }
 }
 
-function opened(path: string): number {
-  const fd = native().openFile(path);
+function opened(path: string, flags = k.O_RDONLY): number {
+  const fd = native().openFile(path, flags);
   if (fd < 0) throw IsolationError.ofErrno('ERR_CLOISTER_STEP', fd, { syscall: 'open', step: 'open', path });
   return fd;
 }
