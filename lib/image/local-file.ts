@@ -11,7 +11,7 @@ import { harmless } from '../text.js';
 export async function openRegular(path: string, following = false): Promise<{ file: FileHandle; size: number }> {
   const { object, size } = openObject(path, following);
   try {
-    return { file: await open(reopened(object)), size };
+    return { file: await open(reopened(object), reading), size };
   } catch (cause) {
     throw unopened(path, cause);
   } finally {
@@ -24,7 +24,7 @@ export function readRegular(path: string, most: number): Buffer {
   let file = -1;
   try {
     if (size > most) throw new ImageError('ERR_CLOISTER_IMAGE', `${path} is bigger than ${most} bytes`, { step: 'read the image', path });
-    file = openSync(reopened(object), 'r');
+    file = openSync(reopened(object), reading);
     const bytes = Buffer.alloc(size);
     let length = 0;
     for (let read = -1; read !== 0 && length < size; length += read) read = readSync(file, bytes, length, size - length, length);
@@ -36,6 +36,9 @@ export function readRegular(path: string, most: number): Buffer {
     if (file >= 0) closeSync(file);
   }
 }
+
+/** Not waiting for who has a lease on it: that is up to 45 seconds, in this thread (fcntl(2), F_SETLEASE). */
+const reading = k.O_RDONLY | k.O_NONBLOCK;
 
 const reopened = (object: number): string => `/proc/self/fd/${object}`;
 

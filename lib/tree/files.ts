@@ -48,6 +48,7 @@ export function refused(errno: number, syscall: string, path: Uint8Array): Isola
 }
 
 const hints: Readonly<Record<number, string>> = {
+  11: 'Somebody has a lease on it: whatever has it open has to end first.',
   24: 'Each level of a tree takes a descriptor: raise the limit of open files (ulimit -n).',
   28: 'Its file system is full.',
   122: 'A quota of its file system is used up.',
@@ -130,7 +131,8 @@ export function openFile(directory: number, name: Uint8Array, path: Uint8Array):
   const object = openObject(directory, name, path);
   try {
     if (statusOfOpen(object, path).type !== 'file') throw refused(-k.ESTALE, 'openat2', path);
-    return must(native().files.reopen(object, k.O_RDONLY), 'open', path);
+    // Not waiting: whoever has a lease on it could hold us for /proc/sys/fs/lease-break-time, for each file (fcntl(2), F_SETLEASE).
+    return must(native().files.reopen(object, k.O_RDONLY | k.O_NONBLOCK), 'open', path);
   } finally {
     close(object);
   }

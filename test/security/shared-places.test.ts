@@ -1,6 +1,7 @@
 // Directories of the host that another user may write to as well: what that user puts there, before or meanwhile, must not lead to anything else.
 
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, chownSync, copyFileSync, existsSync, lstatSync, mkdirSync, readdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { LayerStore, OverlayRootfs, runIsolated } from 'cloister';
@@ -74,6 +75,34 @@ describe('what is applied', () => {
     expect(() => placement.directory(target, { directory: from, name, path: name, status }, undefined)).toThrow(/ESTALE/);
     // A program of that user's is there perhaps, as it was.
     for (const left of readdirSync(join(place, 'target'))) expect(lstatSync(join(place, 'target', left))).toMatchObject({ uid: stranger });
+  });
+});
+
+describe('a file on which its owner has a lease', () => {
+  /** fcntl(2): F_SETLEASE, F_WRLCK. Whoever opens it waits for the owner, or for 45 seconds. */
+  async function lease(path: string): Promise<void> {
+    const script = '$|=1; open(F, "<", $ARGV[0]); $SIG{IO} = "IGNORE"; print fcntl(F, 1024, 1) ? "leased" : $!; sleep 20';
+    const owner = spawn('perl', ['-e', script, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+    onTestFinished(() => void owner.kill('SIGKILL'));
+    const [said] = await once(owner.stdout, 'data');
+    expect(String(said)).toBe('leased');
+  }
+
+  testNeeding(['program:perl'])('is not waited for in a tree', async () => {
+    const place = temporary({ file: 'x' });
+    await lease(join(place, 'file'));
+    const fd = native().openFile(place);
+    onTestFinished(() => void native().close(fd));
+    const name = Buffer.from('file');
+    expect(() => files.openFile(fd, name, name)).toThrow(/EAGAIN/);
+  });
+
+  testNeeding(['program:perl'])('is not waited for in a layout', async () => {
+    const place = temporary({ 'layout/oci-layout': '{"imageLayoutVersion":"1.0.0"}', 'layout/index.json': '{}' });
+    const store = await LayerStore.open(join(place, 'store'));
+    onTestFinished(() => store[Symbol.asyncDispose]());
+    await lease(join(place, 'layout/oci-layout'));
+    await expect(store.importImage(join(place, 'layout'))).rejects.toMatchObject({ errnoName: 'EAGAIN' });
   });
 });
 
