@@ -17,7 +17,7 @@ export async function refusals<T>(path: string, step: string, work: () => Promis
       syscall,
       path: file ?? path,
       cause,
-      hint: 'The directory must be this user’s, on a file system that can be written and has room.',
+      hint: 'The directory must belong to this user, on a file system that can be written and has room.',
     });
   }
 }

@@ -258,7 +258,7 @@ function notOwn(path: string, why: string): ImageError {
   return new ImageError('ERR_CLOISTER_STORE', `${path} cannot be a layer store of this user: ${why}`, {
     step: 'open the store',
     path,
-    hint: 'Open a directory that is this user’s, and that nobody else may write to (chmod 700).',
+    hint: 'Open a directory of this user that nobody else may write to (chmod 700).',
   });
 }
 
