@@ -43,7 +43,10 @@ export class LayerStore implements AsyncDisposable {
     this.#settler = new Settler(store, lock);
   }
 
-  /** The directory is made if it is not there, and readable by this user alone. What killed processes left in it is taken away. */
+  /**
+   * The directory is made if it is not there, and readable by this user alone. One that is another user's, or that others may write to, is refused
+   * (ERR_CLOISTER_STORE). What killed processes left in it is taken away.
+   */
   static async open(directory: string): Promise<LayerStore> {
     const store = await openStore(directory);
     return new LayerStore(store, new StoreLock(store.lock));
