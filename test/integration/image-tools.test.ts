@@ -7,6 +7,7 @@ import { expect } from 'vitest';
 import { digests, newStore } from '../helpers/images.js';
 import { testNeeding } from '../helpers/lane.js';
 import { dockerRegistry } from '../helpers/registry.js';
+import { patience } from '../helpers/repeats.js';
 import { smallRoot, temporary } from './trees.js';
 
 const run = (command: string, ...args: string[]): string =>
@@ -181,7 +182,7 @@ testNeeding([...tools, 'program:podman'])(
       run('rm', '-rf', storage);
     }
   },
-  180_000,
+  180_000 * patience,
 );
 
 testNeeding([...tools, 'program:docker-registry'])(
@@ -205,7 +206,7 @@ testNeeding([...tools, 'program:docker-registry'])(
     const back = await (await newStore()).importImage(copy);
     expect([back.digest, digests(back.layers)]).toEqual([second.digest, digests(second.layers)]);
   },
-  120_000,
+  120_000 * patience,
 );
 
 testNeeding([...tools])(
@@ -219,7 +220,7 @@ testNeeding([...tools])(
     expect(digests(zstd.layers)).toEqual(digests(plain.layers));
     expect(await mounted(zstd, listing)).toBe(await mounted(plain, listing));
   },
-  120_000,
+  120_000 * patience,
 );
 
 testNeeding(['program:umoci'])('an image of umoci runs for whoever this is', async () => {
