@@ -1,4 +1,5 @@
 import { native } from '../native.js';
+import * as k from '../plan/constants.js';
 import * as files from './files.js';
 import { ownAttributes } from './overlay-attributes.js';
 
@@ -56,11 +57,20 @@ const [left, right] = [Buffer.allocUnsafe(2 ** 17), Buffer.allocUnsafe(2 ** 17)]
 
 function bytesDiffer(one: number, other: number, path: Buffer): boolean {
   for (let at = 0; ; ) {
+    // What is a hole in both is the same, and may be larger than anybody could read.
+    at = Math.min(dataFrom(one, at), dataFrom(other, at));
+    if (at === Number.POSITIVE_INFINITY) return false;
     const count = readFully(one, left, at, path);
     if (count !== readFully(other, right, at, path) || !left.subarray(0, count).equals(right.subarray(0, count))) return true;
     if (count === 0) return false;
     at += count;
   }
+}
+
+/** Where data begin, at `at` or behind it; where a file system does not tell holes (EINVAL), there. */
+function dataFrom(fd: number, at: number): number {
+  const data = native().files.seek(fd, at, true);
+  return data === -k.ENXIO ? Number.POSITIVE_INFINITY : data < 0 ? at : data;
 }
 
 function readFully(fd: number, into: Buffer, position: number, path: Buffer): number {

@@ -12,7 +12,9 @@ export function copyContents(from: number, to: number, size: number, path: Buffe
     if (data === -k.ENXIO) break;
     const begin = data < 0 ? at : data;
     const hole = data < 0 ? size : native().files.seek(from, begin, false);
-    const end = hole < 0 ? size : Math.min(hole, size);
+    // Somebody has made it shorter in between.
+    if (hole < 0) break;
+    const end = Math.min(hole, size);
     if (!copyPiece(from, to, begin, end, path)) break;
     at = end;
   }
