@@ -1,4 +1,5 @@
 import { blockSize, checksum, padding, type TarEntry, typeFlags } from './tar-entry.js';
+import type { Segment } from './tar-sparse.js';
 
 // Headers of a tar whose bytes follow from its entries alone: ustar where that can say it, else one PAX header before it, with its
 // records in order. pax(1); image-spec's layer.md. No times but the last modification, no names of owners.
@@ -7,11 +8,38 @@ import { blockSize, checksum, padding, type TarEntry, typeFlags } from './tar-en
 const most = (width: number): number => 8 ** (width - 1) - 1;
 
 export function encodeHeader(entry: TarEntry): Buffer {
-  const records: [key: string, value: Buffer][] = [];
+  const path = entry.type === 'directory' ? Buffer.concat([entry.path, Buffer.from('/')]) : entry.path;
+  return encode({ ...entry, path }, path.length > 100 ? [['path', path]] : []);
+}
+
+/**
+ * Of a file of which only parts are stored, in `stored` bytes, behind a map of them: tar's manual, "Storing Sparse Files", version 1.0. A program
+ * that does not know that makes a file of another name. A record `path` beside the name that is meant would win in Python's tarfile.
+ */
+export function encodeSparseHeader(entry: TarEntry, stored: number): Buffer {
+  const slash = entry.path.lastIndexOf(0x2f) + 1;
+  const plain = Buffer.concat([entry.path.subarray(0, slash), Buffer.from('GNUSparseFile.0/'), entry.path.subarray(slash)]);
+  // Cut off anywhere it could end with a slash, and be taken for a directory.
+  const path = plain.length > 100 ? plain.subarray(slash, slash + 100) : plain;
+  return encode({ ...entry, path, size: stored }, [
+    ['GNU.sparse.major', Buffer.from('1')],
+    ['GNU.sparse.minor', Buffer.from('0')],
+    ['GNU.sparse.name', entry.path],
+    ['GNU.sparse.realsize', Buffer.from(String(entry.size))],
+  ]);
+}
+
+/** How many parts there are, then where each begins and how long it is. GNU tar sees by an empty one at the end that the file goes on to there. */
+export function encodeSparseMap(ranges: readonly Segment[], size: number): Buffer {
+  const last = ranges.at(-1);
+  const all = last && last.offset + last.length === size ? ranges : [...ranges, { offset: size, length: 0 }];
+  const text = Buffer.from(`${all.length}\n${all.map(({ offset, length }) => `${offset}\n${length}\n`).join('')}`, 'latin1');
+  return Buffer.concat([text, Buffer.alloc(padding(text.length))]);
+}
+
+function encode(entry: TarEntry, records: [key: string, value: Buffer][]): Buffer {
   const say = (key: string, value: string | Buffer): void => void records.push([key, Buffer.from(value as string)]);
 
-  const path = entry.type === 'directory' ? Buffer.concat([entry.path, Buffer.from('/')]) : entry.path;
-  if (path.length > 100) say('path', path);
   if (entry.target.length > 100) say('linkpath', entry.target);
   if (entry.uid > most(8)) say('uid', String(entry.uid));
   if (entry.gid > most(8)) say('gid', String(entry.gid));
@@ -19,10 +47,11 @@ export function encodeHeader(entry: TarEntry): Buffer {
   if (entry.nanoseconds !== 0 || entry.seconds < 0 || entry.seconds > most(12)) say('mtime', timeText(entry));
   for (const [name, value] of entry.attributes) say(`SCHILY.xattr.${encodeKeyword(name)}`, value);
 
-  const header = ustar({ ...entry, path }, typeFlags[entry.type]);
+  const header = ustar(entry, typeFlags[entry.type]);
   if (records.length === 0) return header;
   const body = Buffer.concat(sorted(records).map(([key, value]) => record(key, value)));
-  const base = entry.path.subarray(entry.path.lastIndexOf(0x2f) + 1).subarray(0, 80);
+  const whole = entry.type === 'directory' ? entry.path.subarray(0, -1) : entry.path;
+  const base = whole.subarray(whole.lastIndexOf(0x2f) + 1).subarray(0, 80);
   const about = {
     path: Buffer.concat([Buffer.from('PaxHeaders.0/'), base]),
     target: Buffer.alloc(0),

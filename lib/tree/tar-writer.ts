@@ -1,5 +1,4 @@
-import { native } from '../native.js';
-import * as k from '../plan/constants.js';
+import { dataRanges } from './data-ranges.js';
 import * as files from './files.js';
 import { attributesInside, type IdView } from './ids-inside.js';
 import { layerError } from './layer-error.js';
@@ -7,7 +6,7 @@ import { join } from './names.js';
 import { ownAttributes } from './overlay-attributes.js';
 import { ownerOf } from './owner-record.js';
 import type { ByteSink } from './streams.js';
-import { encodeHeader } from './tar-encode.js';
+import { encodeHeader, encodeSparseHeader, encodeSparseMap } from './tar-encode.js';
 import { blockSize, padding, type TarEntry } from './tar-entry.js';
 import { isWhiteoutName, opaqueMarker, whiteoutName } from './whiteouts.js';
 
@@ -55,6 +54,8 @@ export class TarWriter {
     if (this.#whiteouts === 'names' && isWhiteoutName(name))
       throw layerError(path, 'its name would be taken for a whiteout', 'An OCI layer cannot have such a name.');
     if (path.length > 4095) throw layerError(path, 'its path is longer than any program could use');
+    // Such a size is rounded already; files can have 8 EiB.
+    if (status.type === 'file' && status.size > Number.MAX_SAFE_INTEGER) throw layerError(path, 'it has more than 8 PiB');
     const first = status.type !== 'directory' && status.links > 1 ? this.#names.get(status.identity) : undefined;
     const object = files.openObject(directory, name, path);
     try {
@@ -94,21 +95,17 @@ export class TarWriter {
   #file(entry: TarEntry, contents: () => number): void {
     const file = contents();
     try {
-      this.#sink.write(encodeHeader(entry));
-      // image-spec: sparse files SHOULD NOT be used. Holes are zeros like any others, so that the bytes do not depend on the file system.
-      for (let at = 0; at < entry.size; ) {
-        const data = native().files.seek(file, at, true);
-        // Only a hole is left; or a file system that does not tell holes (EINVAL).
-        const begin = data === -k.ENXIO ? entry.size : data < 0 ? at : Math.min(data, entry.size);
-        this.#sink.zeros(begin - at);
-        const hole = data < 0 ? entry.size : native().files.seek(file, begin, false);
-        const end = hole < 0 ? entry.size : Math.min(hole, entry.size);
-        const copied = this.#sink.copy(file, begin, end - begin, entry.path);
+      const ranges = dataRanges(file, entry.size, entry.path);
+      const map = ranges && encodeSparseMap(ranges, entry.size);
+      const size = (map?.length ?? 0) + (ranges ?? [{ length: entry.size }]).reduce((sum, { length }) => sum + length, 0);
+      this.#sink.write(map ? encodeSparseHeader(entry, size) : encodeHeader(entry));
+      if (map) this.#sink.write(map);
+      for (const { offset, length } of ranges ?? [{ offset: 0, length: entry.size }]) {
+        const copied = this.#sink.copy(file, offset, length, entry.path);
         // Somebody has made it shorter since: what was told has to be there.
-        this.#sink.zeros(end - begin - copied);
-        at = end;
+        this.#sink.zeros(length - copied);
       }
-      this.#sink.zeros(padding(entry.size));
+      this.#sink.zeros(padding(size));
     } finally {
       files.close(file);
     }
