@@ -1,6 +1,7 @@
 import { native } from '../native.js';
 import * as k from '../plan/constants.js';
 import { contentsDiffer, metadataDiffers, type Place, timesDiffer } from './compare.js';
+import { checkDepth } from './depth.js';
 import * as files from './files.js';
 import { components, join } from './names.js';
 import { fuseOpaque, type OverlayPrefix } from './overlay-attributes.js';
@@ -41,6 +42,8 @@ interface Level {
   readonly path: Buffer;
   /** In the part. */
   readonly inside: Buffer;
+  /** How many there are above it. */
+  readonly levels: number;
   readonly fd: number;
   readonly below: number | undefined;
   /** It is the layer's directory, with overlayfs's notes in it; else one that is seen through the overlay. */
@@ -75,7 +78,7 @@ class Walk {
     try {
       const place: Place = { directory: fd, name: files.self, path: target, status: files.statusOfOpen(fd, target) };
       this.#visitor.directory(rootDiffers(place.status, this.#part.root) ? 'modified' : 'times', place, undefined);
-      this.#walk({ path: target, inside: files.self, fd, below: below0, raw: true, written: fd, complete: false });
+      this.#walk({ path: target, inside: files.self, levels: components(target).length, fd, below: below0, raw: true, written: fd, complete: false });
       this.#visitor.leave?.();
     } finally {
       files.close(fd);
@@ -137,6 +140,8 @@ class Walk {
 
   #directory(level: Level, place: Place, below: files.Status | undefined): void {
     const { name, path } = place;
+    const levels = level.levels + 1;
+    checkDepth(levels, path, 'A program has made this in the root: let one remove it there, or reset() the root.');
     const lower = below?.type === 'directory' ? files.openDirectory(level.below as number, name, path) : undefined;
     const inside = join(level.inside, name);
     let fd = -1;
@@ -156,7 +161,7 @@ class Walk {
       }
       const opaque = raw && this.#isOpaque(fd, path);
       this.#visitor.directory(this.#kindOf(level, place, below), place, below && this.#placeBelow(level, place, below));
-      this.#walk({ path, inside, fd, below: lower, raw, written: raw ? fd : written, complete: !raw || opaque || level.complete });
+      this.#walk({ path, inside, levels, fd, below: lower, raw, written: raw ? fd : written, complete: !raw || opaque || level.complete });
       this.#visitor.leave?.();
     } finally {
       if (fd >= 0) files.close(fd);

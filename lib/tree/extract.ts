@@ -1,6 +1,7 @@
 import { ImageError } from '../errors.js';
 import { native } from '../native.js';
 import * as k from '../plan/constants.js';
+import { checkDepth } from './depth.js';
 import * as files from './files.js';
 import { layerError } from './layer-error.js';
 import { components, join } from './names.js';
@@ -139,6 +140,7 @@ class Extraction {
       this.#dress(this.#root, entry, files.self);
       return;
     }
+    checkDepth(names.length + (entry.type === 'directory' ? 1 : 0), entry.path);
     const directory = this.#enter(names, entry.path);
     const path = this.#open.at(-1)?.path ?? files.self;
     if (this.#request.whiteouts === 'names' && isWhiteoutName(name)) this.#whiteout(directory, name, path, entry);

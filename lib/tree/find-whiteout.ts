@@ -1,5 +1,6 @@
+import { checkDepth } from './depth.js';
 import * as files from './files.js';
-import { join } from './names.js';
+import { components, join } from './names.js';
 import type { OverlayPrefix } from './overlay-attributes.js';
 
 /** Where a layer first takes something of the layers below away, in overlayfs's form; undefined: it only adds. */
@@ -10,6 +11,7 @@ export function findWhiteout(directory: number, path: Buffer, prefix: OverlayPre
     const status = files.statusOf(directory, name, inside);
     if (status && files.isWhiteout(status)) return inside;
     if (status?.type !== 'directory') continue;
+    checkDepth(components(inside).length, inside);
     const below = files.openDirectory(directory, name, inside);
     try {
       const found = findWhiteout(below, inside, prefix);

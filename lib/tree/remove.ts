@@ -1,10 +1,8 @@
 import { native } from '../native.js';
 import * as k from '../plan/constants.js';
+import { deepest } from './depth.js';
 import * as files from './files.js';
 import { join } from './names.js';
-
-/** Directories that are deeper are moved up first: each level holds a descriptor. */
-const deepest = 200;
 
 /** Whatever has this name, with all that is in it. */
 export function removeEntry(directory: number, name: Buffer, path: Buffer): void {
@@ -21,7 +19,7 @@ export function removeEntry(directory: number, name: Buffer, path: Buffer): void
   files.must(native().files.unlink(directory, name, k.AT_REMOVEDIR), 'unlinkat', path);
 }
 
-/** All that is in a directory. */
+/** All that is in a directory. Directories that are too deep are moved up first. */
 export function emptyDirectory(top: number, path: Buffer): void {
   let moved = 0;
   const empty = (fd: number, here: Buffer, depth: number): void => {

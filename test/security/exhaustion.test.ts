@@ -1,8 +1,11 @@
 // What the machine has one of for all: how much of it a sandbox can take.
-import { OverlayRootfs, type SpawnOptions } from 'cloister';
-import { expect, test } from 'vitest';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { LayerStore, OverlayRootfs, type SpawnOptions } from 'cloister';
+import { expect, onTestFinished, test } from 'vitest';
 import { testNeeding } from '../helpers/lane.js';
 import { ask, askHost } from '../helpers/probe.js';
+import { smallRoot, temporary } from '../integration/trees.js';
 
 test('descriptors: by rlimits', async () => {
   const [limited] = await ask([['exhaust-descriptors', 5000]], { rlimits: { nofile: 64 } });
@@ -52,4 +55,31 @@ test('pipes: the pages of a user, who is another one for each sandbox of root', 
 testNeeding(['root', 'controller:pids'])('processes: by a control group', async () => {
   const [bomb] = await ask([['forkbomb-light', 500]], { cgroup: { pids: 20 } });
   expect(bomb.forked).toBeLessThan(20);
+});
+
+test('descriptors of this process: a tree that is read holds some for each of its levels', async () => {
+  const [upper, target] = [temporary(), temporary()];
+  await using root = await OverlayRootfs.create({ layers: [smallRoot()], upper });
+  const store = await LayerStore.open(join(temporary(), 'store'));
+  onTestFinished(() => store[Symbol.asyncDispose]());
+  mkdirSync(join(upper, 'd/'.repeat(200)), { recursive: true });
+  const changes = async (): Promise<number> => {
+    let count = 0;
+    for await (const _ of root.changes()) count++;
+    return count;
+  };
+  expect(await changes()).toBe(200);
+  await root.commit(store);
+  mkdirSync(join(upper, 'd/'.repeat(201)));
+  const diff = async (): Promise<void> => {
+    for await (const _ of root.diff());
+  };
+  for (const read of [changes, diff, () => root.commit(store), () => root.fork(), () => root.apply(target)]) {
+    await expect(read()).rejects.toMatchObject({
+      code: 'ERR_CLOISTER_LAYER',
+      message: expect.stringContaining('more than 200 directories are in each other\n  A program has made this in the root'),
+    });
+  }
+  await root.reset();
+  expect(await changes()).toBe(0);
 });

@@ -609,9 +609,9 @@ describe('what is taken does no harm', () => {
     expect(found.sort(Buffer.compare)).toEqual([...odd].sort(Buffer.compare));
   });
 
-  test('a path of 600 levels, and names of 3600 bytes, is made, and taken away again', async () => {
+  test('a path of 200 levels, and names of 3600 bytes, is made, and taken away again', async () => {
     const { store, left } = await arena();
-    const deep = `${'direc/'.repeat(600)}f`;
+    const deep = `${'directory-of-some/'.repeat(200)}f`;
     const layer = await store.import(Readable.from([archive(pax({ path: deep }), file('x', 'down here'))]));
     expect(layer.sizeBytes).toBeGreaterThan(0);
     expect(await store.verify()).toMatchObject({ ok: true });
@@ -688,10 +688,24 @@ describe('what is taken does no harm', () => {
   });
 });
 
+test('directories in each other, more than could be read again', async () => {
+  expect(
+    await refusals(() => ({
+      'a directory': archive(pax({ path: 'd/'.repeat(201) }), directory('x')),
+      'above a file': archive(pax({ path: `${'d/'.repeat(2000)}f` }), file('x', '')),
+    })),
+  ).toMatchInlineSnapshot(`
+    {
+      "a directory": "ERR_CLOISTER_LAYER: not taken as a layer: /d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d…/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d: more than 200 directories are in each other",
+      "above a file": "ERR_CLOISTER_LAYER: not taken as a layer: /d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d…/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/f: more than 200 directories are in each other",
+    }
+  `);
+});
+
 test('a few names that make more directories than a layer may have entries', async () => {
   const place = temporary({ 'tree/': '', 'beside/': '' });
-  const deep = (index: number): Buffer => long('L', `${index}/${'d/'.repeat(1000)}f`);
-  writeFileSync(join(place, 'tar'), archive(...Array.from({ length: 10 }, (_, index) => Buffer.concat([deep(index), file('x')]))));
+  const deep = (index: number): Buffer => long('L', `${index}/${'d/'.repeat(190)}f`);
+  writeFileSync(join(place, 'tar'), archive(...Array.from({ length: 30 }, (_, index) => Buffer.concat([deep(index), file('x')]))));
   const limits = { sizeLimit: 2 ** 30, entryLimit: 5000 };
   expect(() => keepTar(join(place, 'tar'), join(place, 'tree'), join(place, 'beside'), limits)).toThrow(/more than 5000 entries/);
   emptyTree(join(place, 'tree'));
