@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { ImageError } from '../errors.js';
-import { compressionOf, decompressor, peek } from '../tree/compression.js';
+import { compressionOf, decompressor, peek, toldOf } from '../tree/compression.js';
 import { extract } from '../tree/tree.js';
 import { type Digest, Meter } from './digest.js';
 import { importDockerArchive } from './docker-archive.js';
@@ -58,7 +58,8 @@ async function unpacked(workspace: Workspace, path: string, { signal, sizeLimit 
     await mkdir(directory);
     const meter = new Meter();
     const undo = await decompressor(compression);
-    await bothEnds(extract(meter, directory, { signal, sizeLimit }), undo ? pipeline(whole, undo, meter) : pipeline(whole, meter), signal);
+    const fed = (undo ? pipeline(whole, undo, meter) : pipeline(whole, meter)).catch((cause) => Promise.reject(toldOf(compression, cause, path)));
+    await bothEnds(extract(meter, directory, { signal, sizeLimit }), fed, signal);
     return directory;
   } finally {
     stream.destroy();

@@ -61,9 +61,11 @@ async function zstd(): Promise<Transform> {
   return own ? own() : new (await import('./zstd.js')).ScriptedZstd();
 }
 
-export function brokenCompression(compression: Compression, cause: unknown): ImageError {
-  return new ImageError('ERR_CLOISTER_LAYER', `a layer's ${compression} stream is broken: ${(cause as Error).message}`, {
-    step: 'decompress the layer',
-    cause,
-  });
+/** What a decompressor has thrown, in our words: zlib's errors have codes of their own. All else is left as it is. */
+export function toldOf(compression: Compression, cause: unknown, archive?: string): unknown {
+  if (!/^Z(STD)?_/.test((cause as NodeJS.ErrnoException).code ?? '')) return cause;
+  const why = `${compression} stream is broken: ${(cause as Error).message}`;
+  return archive === undefined
+    ? new ImageError('ERR_CLOISTER_LAYER', `a layer's ${why}`, { step: 'decompress the layer', cause })
+    : new ImageError('ERR_CLOISTER_IMAGE', `${archive}: the ${why}`, { step: 'read the archive', path: archive, cause });
 }

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { pipeline } from 'node:stream/promises';
-import { brokenCompression, type Compression, decompressor } from './compression.js';
+import { type Compression, decompressor, toldOf } from './compression.js';
 import { type Ring, RingEnd } from './ring.js';
 import { PipeEnd, piecesIn, readInto, type Sink } from './streams.js';
 import type { TaskDescriptors } from './task.js';
@@ -40,7 +40,7 @@ export async function run({ compression, ring }: ReadAheadRequest, { input: give
         }
       });
     } catch (cause) {
-      throw /^Z(STD)?_/.test((cause as NodeJS.ErrnoException).code ?? '') ? brokenCompression(compression, cause) : cause;
+      throw toldOf(compression, cause);
     }
     // What follows the last member of a gzip file belongs to the file, if to nothing else.
     while (pieces());

@@ -400,6 +400,8 @@ test('archives', async () => {
         'an empty file': packed(Buffer.alloc(0)),
         'a tar of files': packed(archive(file('a', 'x'))),
         'a bomb': packed(gzipSync(archive(file('manifest.json', Buffer.alloc(2 ** 25))))),
+        'gzip that is cut short': packed(gzipSync(tar).subarray(0, 30)),
+        'gzip of nothing that it knows': packed(Buffer.concat([gzipSync(tar).subarray(0, 10), Buffer.alloc(2000, 0xff)])),
         'a layout whose blobs are elsewhere': packed(
           archive(
             file('oci-layout', '{"imageLayoutVersion":"1.0.0"}'),
@@ -451,6 +453,8 @@ test('archives', async () => {
       "a text": "ERR_CLOISTER_LAYER: not taken as a layer: this is no tar, or it is damaged: a header has a wrong checksum",
       "an empty file": "ERR_CLOISTER_LAYER: not taken as a layer: the tar is cut short: there is no end of it
       A tar ends with two blocks of zeros.",
+      "gzip of nothing that it knows": "ERR_CLOISTER_IMAGE: LAYOUT: the gzip stream is broken: invalid block type",
+      "gzip that is cut short": "ERR_CLOISTER_IMAGE: LAYOUT: the gzip stream is broken: unexpected end of file",
       "names that lead out": "ERR_CLOISTER_LAYER: not taken as a layer: /../manifest.json: it has '..' in its name",
       "no list": "ERR_CLOISTER_IMAGE: manifest.json has to be an array; it is an instance of Object",
       "too many layers": "ERR_CLOISTER_IMAGE: Layers has to be the 1 of the configuration; it is an array of 2",
