@@ -14,3 +14,10 @@ export function parseBytes(value: unknown, option: string): number {
   }
   return bytes;
 }
+
+/** Of a tmpfs, 0 is no limit at all: tmpfs(5). */
+export function parseSize(value: unknown, option: string): number {
+  const size = parseBytes(value, option);
+  if (size === 0) throw optionError(option, 'more than 0 bytes', value);
+  return size;
+}

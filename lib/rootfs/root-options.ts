@@ -3,7 +3,7 @@ import { optionError } from '../errors.js';
 import { Layer } from '../image/layer.js';
 import { checkIdMap } from '../security/id-map.js';
 import * as check from '../spawn/validate.js';
-import { parseBytes } from '../units.js';
+import { parseSize } from '../units.js';
 import { makeDiskUpper, removeDeadUppers } from './disk-upper.js';
 import { checkDriver, chooseDriver, refuseLayers } from './drivers/choose.js';
 import { LayerHold, visible } from './layer-hold.js';
@@ -34,7 +34,7 @@ export async function settingsOf(
     frozen: [],
     hide,
     ownUpper: upper === 'disk',
-    size: options.size === undefined ? defaultUpperSize : sizeOf(options.size),
+    size: options.size === undefined ? defaultUpperSize : parseSize(options.size, 'size'),
     volatile: options.volatile === undefined ? upper === 'disk' : check.flag(options.volatile, 'volatile'),
     idMap: options.idMap === undefined ? 'auto' : checkIdMap(options.idMap, 'idMap'),
   };
@@ -48,11 +48,4 @@ export async function settingsOf(
     hold?.release();
     throw error;
   }
-}
-
-function sizeOf(value: unknown): number {
-  const size = parseBytes(value, 'size');
-  // Of a tmpfs, 0 is no limit at all: tmpfs(5).
-  if (size === 0) throw optionError('size', 'more than 0 bytes', value);
-  return size;
 }

@@ -5,7 +5,7 @@ import { optionError } from '../errors.js';
 import type { IdMap } from '../namespace/types.js';
 import { OverlayRootfs } from '../rootfs/overlay-rootfs.js';
 import { checkRangesOf } from '../security/id-map.js';
-import { parseBytes } from '../units.js';
+import { parseSize } from '../units.js';
 import type { Mount } from './types.js';
 import * as check from './validate.js';
 
@@ -61,7 +61,7 @@ export function mountOf(value: unknown, option: string): MountSetting {
       return {
         type: 'tmpfs',
         target,
-        size: mount.size === undefined ? undefined : parseBytes(mount.size, `${option}.size`),
+        size: mount.size === undefined ? undefined : parseSize(mount.size, `${option}.size`),
         mode: mount.mode === undefined ? 0o755 : check.mode(mount.mode, `${option}.mode`, 0o7777),
       };
     case 'file':
