@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { mkdir, open, rename, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { ImageError } from '../errors.js';
 import { type Digest, digestOf, hexOf, isDigest } from './digest.js';
 
@@ -84,7 +84,7 @@ export class StoreDirectory {
   static async open(path: string): Promise<StoreDirectory> {
     const store = new StoreDirectory(path);
     // Layers have setuid programs of strangers: nobody else may get at them.
-    await mkdir(path, { recursive: true, mode: 0o700 });
+    await makeDirectory(path);
     // Whoever else can put names into it says what is in the store, and what is taken away when it is opened.
     const { uid, mode } = statSync(path);
     if (uid !== process.geteuid?.()) throw notOwn(path, `it is the user ${uid}'s`);
@@ -94,8 +94,7 @@ export class StoreDirectory {
       const others = readdirSync(path).filter((name) => !name.startsWith('.version.') && name !== 'version');
       if (!others.every((name) => isHalfMade(path, name)) && !existsSync(file))
         throw notAStore(path, `it has no file 'version', but ${others.slice(0, 3).join(', ')}`);
-      for (const kind of kinds) await mkdir(join(path, kind), { recursive: true, mode: 0o700 });
-      await mkdir(join(path, 'blobs/sha256'), { recursive: true, mode: 0o700 });
+      for (const kind of [...kinds, 'blobs/sha256']) await makeDirectory(join(path, kind));
       await writeFile(store.lock, '', { flag: 'a', mode: 0o600 });
       const temporary = join(path, `.version.${randomBytes(6).toString('hex')}`);
       await writeSynced(temporary, version);
@@ -197,6 +196,27 @@ export class StoreDirectory {
   /** A name's newer record comes first. They only move from there to here, so whoever looks in this order misses none. */
   #placesOf(kind: RecordKind): string[] {
     return [join(this.recent, kind), join(this.path, kind)];
+  }
+}
+
+/**
+ * With those above it that are missing; others may be making them as well. Node's own, `recursive`, does not end where a directory that is there
+ * takes no new ones and says ENOENT, as /proc does.
+ */
+async function makeDirectory(path: string): Promise<void> {
+  const make = async (): Promise<void> => {
+    try {
+      await mkdir(path, { mode: 0o700 });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    }
+  };
+  try {
+    await make();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || dirname(path) === path) throw error;
+    await makeDirectory(dirname(path));
+    await make();
   }
 }
 

@@ -435,6 +435,11 @@ test('a directory that is something else is left alone', async () => {
   expect(lstatSync(store).mode & 0o777).toBe(0o700);
 });
 
+test('a directory that cannot be made is refused', async () => {
+  expect(await told(LayerStore.open('/proc/new'))).toMatch(/^ERR_CLOISTER_STORE: ENOENT: open the store \/proc\/new \(mkdir\): /);
+  expect(await told(LayerStore.open('/proc/new/store'))).toMatch(/^ERR_CLOISTER_STORE: ENOENT: open the store \/proc\/new \(mkdir\): /);
+}, 5000);
+
 test('a store that is taken away, or disposed of meanwhile, says so', async () => {
   const directory = join(temporary(), 'store');
   const store = await LayerStore.open(directory);
