@@ -75,6 +75,7 @@ export function configurationOf(store: StoreDirectory, manifest: Manifest): Conf
 }
 
 export function missingImage(which: string, store: StoreDirectory): never {
+  store.check();
   throw new ImageError('ERR_CLOISTER_NOT_FOUND', `there is no image ${which} in ${store.path}`, {
     step: 'find the image',
     path: store.path,

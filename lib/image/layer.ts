@@ -70,6 +70,7 @@ export function lineOf(layer: Layer): Layer[] {
 }
 
 export function missingLayer(digest: string, store: StoreDirectory): never {
+  store.check();
   throw new ImageError('ERR_CLOISTER_NOT_FOUND', `there is no layer ${digest} in ${store.path}`, {
     step: 'find the layer',
     path: store.path,

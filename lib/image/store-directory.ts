@@ -170,7 +170,7 @@ export class StoreDirectory {
 
   /** The digests in one of the directories that are named by them. */
   digests(kind: 'blobs/sha256' | 'layers' | 'partial' | Exclude<RecordKind, 'names'>): Digest[] {
-    const names = isRecordKind(kind) ? this.#placesOf(kind).flatMap(listed) : readdirSync(join(this.path, kind));
+    const names = isRecordKind(kind) ? this.#listed(kind) : readdirSync(join(this.path, kind));
     return [...new Set(names)]
       .map((hex) => `sha256:${hex}`)
       .filter(isDigest)
@@ -178,11 +178,29 @@ export class StoreDirectory {
   }
 
   names(): NameRecord[] {
-    const files = new Set(this.#placesOf('names').flatMap(listed));
-    return [...files]
+    return [...new Set(this.#listed('names'))]
       .map((hex) => this.#record<NameRecord>('names', `sha256:${hex}`))
       .filter((record) => record !== undefined)
       .sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  /** Throws if it is gone: what is not found is not there then, for another reason. */
+  check(): void {
+    try {
+      statSync(this.lock);
+    } catch (error) {
+      throw goneOr(error as NodeJS.ErrnoException, this.path);
+    }
+  }
+
+  /** In the order of #placesOf. Before `beginBoot` nothing is recent. */
+  #listed(kind: RecordKind): string[] {
+    const [recent, settled] = this.#placesOf(kind) as [string, string];
+    try {
+      return [...(existsSync(recent) ? readdirSync(recent) : []), ...readdirSync(settled)];
+    } catch (error) {
+      throw goneOr(error as NodeJS.ErrnoException, this.path);
+    }
   }
 
   #record<T>(kind: RecordKind, digest: Digest): T | undefined {
@@ -232,9 +250,6 @@ function isHalfMade(path: string, name: string): boolean {
   }
 }
 
-/** Before `beginBoot` nothing is recent. */
-const listed = (directory: string): string[] => (existsSync(directory) ? readdirSync(directory) : []);
-
 function readRecord<T>(path: string): T | undefined {
   try {
     return JSON.parse(readFileSync(path, 'utf8')) as T;
@@ -272,6 +287,18 @@ export async function syncDirectory(path: string): Promise<void> {
   } finally {
     await directory.close();
   }
+}
+
+function goneOr(cause: NodeJS.ErrnoException, path: string): unknown {
+  if (cause.errno === undefined) return cause;
+  const { errno, syscall, path: file = path } = cause;
+  return ImageError.ofErrno('ERR_CLOISTER_STORE', errno, {
+    step: 'read the store',
+    syscall,
+    path: file,
+    cause,
+    hint: 'It has been taken away or damaged since it was opened.',
+  });
 }
 
 function notOwn(path: string, why: string): ImageError {

@@ -9,6 +9,8 @@ export interface StepOptions {
   readonly out?: Slot | undefined;
   /** errnos (positive) that are no failure. */
   readonly tolerate?: readonly number[];
+  /** What this step alone is about; else as the label says. */
+  readonly path?: string | undefined;
 }
 
 const headerBytes = 312;
@@ -91,7 +93,7 @@ export class PlanBuilder {
       kind,
       args: args as Step['args'],
       label: this.#label,
-      path: this.#path,
+      path: options.path ?? this.#path,
       out: options.out,
       tolerate: options.tolerate ?? [],
       skipIfDone: 0,

@@ -68,10 +68,11 @@ export function explainFailure(plan: PlanBuilder, failure: NativeFailure): Isola
   if (step.kind === 'overlay_lowers') {
     // Two for each of them: to open it, to take it for a layer.
     const name = (step.args[2] as readonly string[])[failure.candidate >> 1];
+    const isOpened = (failure.candidate & 1) === 1;
     return refused('ERR_CLOISTER_ROOTFS', failure, {
-      step: step.label,
+      step: isOpened ? step.label : 'use a layer',
       index: failure.step,
-      syscall: failure.candidate & 1 ? 'fsconfig' : 'openat',
+      syscall: isOpened ? 'fsconfig' : 'openat',
       path: `${step.path}/${name}`,
     });
   }

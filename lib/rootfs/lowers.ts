@@ -93,7 +93,7 @@ export function layersByName(plan: PlanBuilder, lowers: readonly Lower[], contex
   const first = lowers.findLastIndex((lower) => lower.kind !== 'directory' || lower.within !== within) + 1;
   const names = lowers.slice(first).map((lower) => (lower as { path: string }).path.slice(within.length + 1));
   plan.label('use a layer', within);
-  return { directory: storeOf(plan, within, context), names };
+  return { directory: storeOf(plan, within, context), path: within, names };
 }
 
 /** One mount whose owners are mapped, for all of them: a copy for each would take twice as many calls, and longer ones. */

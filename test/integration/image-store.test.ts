@@ -455,6 +455,28 @@ test('a store that is taken away, or disposed of meanwhile, says so', async () =
   expect(await told(again.import(tarOf({ a: 'a' })))).toMatch(gone);
   expect(await told(again.gc())).toMatch(gone);
   expect(await told(OverlayRootfs.create({ layers: [layer] }))).toMatch(gone);
+  const reads = [
+    () => all(again.layers()),
+    () => all(again.images()),
+    () => again.tree(),
+    () => again.layer(layer.digest),
+    () => again.image('name'),
+    () => again.image(layer.digest),
+  ];
+  for (const read of reads) {
+    expect(await told(read())).toMatch(/^ERR_CLOISTER_STORE: ENOENT: read the store .*: no such file or directory$/);
+  }
+});
+
+test('a layer whose files are gone is refused by their path', async () => {
+  const store = await newStore();
+  const layer = await store.import(rootTar());
+  rmSync(layer.path, { recursive: true });
+  await expect(OverlayRootfs.create({ layers: [layer] }).then((root) => root[Symbol.asyncDispose]())).rejects.toMatchObject({
+    code: 'ERR_CLOISTER_ROOTFS',
+    path: layer.path,
+    message: expect.stringMatching(`^ENOENT: use a layer ${layer.path} \\((openat|open_tree)\\): `),
+  });
 });
 
 test('many may open one that is not there yet, and one whose maker was killed is made whole', async () => {

@@ -23,6 +23,7 @@ export interface Union {
 
 export interface LayersByName {
   readonly directory: Slot;
+  readonly path: string;
   readonly names: readonly string[];
 }
 

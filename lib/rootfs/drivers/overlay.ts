@@ -41,7 +41,7 @@ function mount(plan: PlanBuilder, stage: Stage, { lowers, byName, writable, user
   return newOverlay(plan, parameters, (context) => {
     // Mount options by descriptor: no path is looked up again, and none has to be escaped. Since 6.13 (ovl_parse_layer).
     for (const lower of lowers) plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, 'lowerdir+', null, lower]);
-    if (byName) plan.add('overlay_lowers', [context, byName.directory, byName.names]);
+    if (byName) plan.add('overlay_lowers', [context, byName.directory, byName.names], { path: byName.path });
     for (const [key, directory] of directories) plan.add('fsconfig_fd', [context, k.FSCONFIG_SET_FD, key, null, directory]);
   });
 }
