@@ -244,6 +244,18 @@ const noDirectory: Rule = ({ syscall, errno, step, path }) =>
     ? { what: `${path} is not a directory` }
     : undefined;
 
+/** mount_setattr(2): "EINVAL The underlying filesystem … does not support idmapped mounts". */
+const noIdmappedMounts: Rule = ({ syscall, errno, step }) => {
+  if (syscall !== 'mount_setattr' || errno !== EINVAL) return undefined;
+  const what = 'its file system cannot map owners (idmapped mounts)';
+  if (step === 'bind') return { what, hint: 'Bind it without `idMap`: owners that the sandbox does not have appear as nobody.' };
+  if (!/^(use a layer|use a directory as root|layer of a mount)/.test(step)) return undefined;
+  return {
+    what,
+    hint: "Use a copy on another one (ext4, xfs, btrfs; tmpfs since Linux 6.3), or idMap: 'self' if root inside may be root of this host by its id.",
+  };
+};
+
 /** ELOOP of openat2(2): RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS, or a loop indeed. */
 const symlinkTrap: Rule = ({ syscall, errno, path }) => {
   if (syscall !== 'openat2' || errno !== 40) return undefined;
@@ -394,6 +406,7 @@ const rules: readonly Rule[] = [
   readonlyTarget,
   noSuchSource,
   noDirectory,
+  noIdmappedMounts,
   symlinkTrap,
   otherKind,
   deadEnd,

@@ -179,6 +179,25 @@ describe('layers', () => {
     `);
   });
 
+  testNeeding(['root', 'overlay'])('that are of a file system which cannot map owners are refused with what to do', async () => {
+    const one = { uids: [{ inside: 0, outside: 100_000, count: 1 }], gids: [{ inside: 0, outside: 100_000, count: 1 }] };
+    const [layer, root, bind] = await Promise.all([
+      refusal(OverlayRootfs.create({ layers: ['/proc'] })),
+      refusal(runIsolated('/bin/true', [], { rootfs: '/proc' })),
+      refusal(runIsolated('/bin/true', [], { mounts: [{ type: 'bind', source: '/proc', target: '/x', idMap: one }] })),
+    ]);
+    expect([layer, root, bind].map(({ message }) => message)).toMatchInlineSnapshot(`
+      [
+        "EINVAL: use a layer /proc (mount_setattr): its file system cannot map owners (idmapped mounts)
+        Use a copy on another one (ext4, xfs, btrfs; tmpfs since Linux 6.3), or idMap: 'self' if root inside may be root of this host by its id.",
+        "EINVAL: use a directory as root /proc (mount_setattr): its file system cannot map owners (idmapped mounts)
+        Use a copy on another one (ext4, xfs, btrfs; tmpfs since Linux 6.3), or idMap: 'self' if root inside may be root of this host by its id.",
+        "EINVAL: bind /proc (mount_setattr): its file system cannot map owners (idmapped mounts)
+        Bind it without \`idMap\`: owners that the sandbox does not have appear as nobody.",
+      ]
+    `);
+  });
+
   test('one that is there twice is seen where it is uppermost', async () => {
     const [below, between] = [temporary({ a: 'below', b: 'below' }), temporary({ a: 'between' })];
     await using rootfs = await OverlayRootfs.create({ layers: [smallRoot(), below, between, below, between] });

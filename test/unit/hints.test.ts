@@ -186,6 +186,20 @@ test('layers', () => {
   `);
 });
 
+test('owners that cannot be mapped', () => {
+  const refusal = { syscall: 'mount_setattr', errno: k.EINVAL, path: '/x' };
+  expect(['use a layer', 'bind', 'cut off mount propagation'].map((step) => advise({ ...refusal, step }))).toMatchInlineSnapshot(`
+    [
+      "its file system cannot map owners (idmapped mounts)
+    Use a copy on another one (ext4, xfs, btrfs; tmpfs since Linux 6.3), or idMap: 'self' if root inside may be root of this host by its id.",
+      "its file system cannot map owners (idmapped mounts)
+    Bind it without \`idMap\`: owners that the sandbox does not have appear as nobody.",
+      "no advice",
+    ]
+  `);
+  expect(advise({ ...refusal, step: 'use a layer', errno: k.EPERM })).toBe('no advice');
+});
+
 test('no transparent proxy', () => {
   const refusal = { step: 'intercept what is sent', syscall: 'sendto', errno: k.ENOENT };
   expect(advise(refusal)).toMatchInlineSnapshot(`
