@@ -39,18 +39,22 @@ describe('a layer store', () => {
   });
 });
 
-testNeeding(['root', 'overlay'])('a symlink where the work directory is to be is not followed', async () => {
-  const place = temporary({ 'upper/': '', 'victim/work/kept': 'x', 'victim/kept': 'x' });
-  symlinkSync(join(place, 'victim'), join(place, '.upper.work'));
-  const make = (): Promise<OverlayRootfs> => OverlayRootfs.create({ layers: [smallRoot()], upper: join(place, 'upper') });
-  await expect(
-    make().then(async (root) => {
-      onTestFinished(() => root[Symbol.asyncDispose]());
-      await runIsolated('/bin/probe', ['ls', '/'], { rootfs: root });
-      await root.reset();
-    }),
-  ).rejects.toMatchObject({ errnoName: 'ENOTDIR' });
-  expect([existsSync(join(place, 'victim/work/kept')), existsSync(join(place, 'victim/kept'))]).toEqual([true, true]);
+describe('a symlink where the work directory is to be', () => {
+  const isNotFollowed = (driver: 'overlay' | 'fuse-overlayfs') => async (): Promise<void> => {
+    const place = temporary({ 'upper/': '', 'victim/work/kept': 'x', 'victim/kept': 'x' });
+    symlinkSync(join(place, 'victim'), join(place, '.upper.work'));
+    const make = (): Promise<OverlayRootfs> => OverlayRootfs.create({ layers: [smallRoot()], upper: join(place, 'upper'), driver });
+    await expect(
+      make().then(async (root) => {
+        onTestFinished(() => root[Symbol.asyncDispose]());
+        await runIsolated('/bin/probe', ['ls', '/'], { rootfs: root });
+        await root.reset();
+      }),
+    ).rejects.toMatchObject({ errnoName: 'ENOTDIR' });
+    expect([existsSync(join(place, 'victim/work/kept')), existsSync(join(place, 'victim/kept'))]).toEqual([true, true]);
+  };
+  testNeeding(['root', 'overlay'])('is not followed', isNotFollowed('overlay'));
+  testNeeding(['root', 'fuse', 'program:fuse-overlayfs'])('is not followed for fuse-overlayfs', isNotFollowed('fuse-overlayfs'));
 });
 
 describe('what is applied', () => {
