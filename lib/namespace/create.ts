@@ -7,6 +7,7 @@ import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd } from '../plan/steps.js';
+import { awaitIds } from '../security/await-ids.js';
 import { checkIdMap, type Ids, idsFor, idTexts } from '../security/id-map.js';
 import { writeOwnIdMap } from '../security/own-id-map.js';
 import * as check from '../spawn/validate.js';
@@ -75,6 +76,6 @@ export function mapIds(plan: PlanBuilder, ids: Ids): void {
   if (ids.writer === 'child') writeOwnIdMap(plan, ids.map);
   else {
     plan.idMap = idTexts(ids);
-    plan.label('wait for the id maps').add('await_ids', []);
+    awaitIds(plan);
   }
 }

@@ -3,6 +3,7 @@ import { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd, type Slot } from '../plan/steps.js';
+import { awaitIds } from '../security/await-ids.js';
 import { type Ids, idTexts, mapText } from '../security/id-map.js';
 import { writeOwnIdMap } from '../security/own-id-map.js';
 import { makePrivate } from './root-mount.js';
@@ -47,7 +48,7 @@ async function makeOwner(ids: Ids): Promise<Owner> {
   if (ids.writer === 'child') writeOwnIdMap(plan, ids.map);
   else {
     plan.idMap = idTexts(ids);
-    plan.label('wait for the id maps').add('await_ids', []);
+    awaitIds(plan);
   }
   // A slave: what the host unmounts must go here too, or it would stay busy for as long as a root lives.
   makePrivate(plan, k.MS_SLAVE);

@@ -9,6 +9,7 @@ import { type IdMapTexts, PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import { runPlan } from '../plan/run.js';
 import { cwd } from '../plan/steps.js';
+import { awaitIds } from './await-ids.js';
 import { leaseRange } from './id-range.js';
 
 /** The id map of one user namespace, and how it comes to be written. user_namespaces(7) */
@@ -170,7 +171,9 @@ export async function userNamespaceWith(map: IdMap): Promise<number> {
   const plan = new PlanBuilder();
   plan.joinFlags = k.CLONE_NEWUSER;
   plan.idMap = mapTexts(map);
-  plan.in('join').label('make a user namespace').add('await_ids', []);
+  plan.in('join');
+  awaitIds(plan);
+  plan.label('make a user namespace');
   const userns = plan.open('user namespace', 'openat', [cwd, '/proc/self/ns/user', k.O_RDONLY | k.O_CLOEXEC, 0]);
   plan.keep(userns);
   return (await runPlan(plan))(userns);

@@ -176,7 +176,7 @@ export function compile(plan: PlanBuilder, settings: Settings, context: Context)
   dieWithParent(plan, settings);
   // First: a change of ids makes /proc/self/* root's (dumpable), and root inside is not that one.
   if (settings.timeOffsets) writeTimeOffsets(plan, settings.timeOffsets);
-  if (newUser && context.ids) becomeRoot(plan, context.ids);
+  if (newUser && context.ids) becomeRoot(plan, context.ids, settings);
   else if (kinds.user === 'joined') enterIds(plan);
   if (network) handOutNetwork(plan, network.socket, network.sent);
   enterCgroup?.();

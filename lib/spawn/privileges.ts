@@ -5,6 +5,7 @@ import type { IdMap } from '../namespace/types.js';
 import type { PlanBuilder } from '../plan/builder.js';
 import * as k from '../plan/constants.js';
 import * as structs from '../plan/structs.js';
+import { awaitIds } from '../security/await-ids.js';
 import { type Ids, outside } from '../security/id-map.js';
 import { writeOwnIdMap } from '../security/own-id-map.js';
 import type { UserSetting } from './privilege-settings.js';
@@ -25,7 +26,7 @@ export function dieWithParent(plan: PlanBuilder, { detached }: Settings): void {
   plan.add('expect_alive', []);
 }
 
-export function becomeRoot(plan: PlanBuilder, ids: Ids): void {
+export function becomeRoot(plan: PlanBuilder, ids: Ids, { detached }: Settings): void {
   if (ids.writer === 'child') {
     writeOwnIdMap(plan, ids.map);
     const root = { uid: ids.map.uids[0]?.inside ?? 0, gid: ids.map.gids[0]?.inside ?? 0 };
@@ -33,7 +34,10 @@ export function becomeRoot(plan: PlanBuilder, ids: Ids): void {
     plan.add('setresuid', [root.uid, root.uid, root.uid]);
     return;
   }
-  plan.label('wait for the id maps').add('await_ids', []);
+  if (detached) {
+    awaitIds(plan);
+    plan.label('outlive the parent').add('prctl', [k.PR_SET_PDEATHSIG, 0, 0, 0, 0]);
+  } else plan.label('wait for the id maps').add('await_ids', []);
   plan.label('become root inside').add('setgroups', [0, null]);
   const root = firstIds(ids.map);
   plan.add('setresgid', [root.gid, root.gid, root.gid]);

@@ -35,8 +35,15 @@ describe('side channels', () => {
     (await runIsolated('cat', ['/proc/self/status'], { speculation })).stdout;
 
   test.each(['store-bypass', 'indirect-branch'] as const)('%s is closed for the program, and open without', async (name) => {
-    const [free, bound] = [await status([]), await status([name])];
-    const [before, after] = [lines[name].exec(free)?.[1] ?? '', lines[name].exec(bound)?.[1] ?? ''];
+    const before = lines[name].exec(await status([]))?.[1] ?? '';
+    const bound = await status([name]).catch(({ message }: Error) => message);
+    // Not every machine leaves it to its programs.
+    if (bound.includes('the control of')) {
+      expect(bound).toContain(`the control of ${name} is switched off for all processes of this machine`);
+      expect(before).not.toMatch(/^(thread|conditional)/);
+      return;
+    }
+    const after = lines[name].exec(bound)?.[1] ?? '';
     const vulnerable = /^(thread vulnerable|conditional enabled)$/.test(before);
     expect(after).toMatch(vulnerable ? /^(thread force mitigated|conditional force disabled)$/ : /./);
     if (!vulnerable) expect(after).toBe(before);

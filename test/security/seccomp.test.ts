@@ -121,9 +121,10 @@ describe('kept from the kernel', () => {
   });
 
   test.runIf(process.arch === 'x64')('calls by the way of 32-bit programs', async () => {
-    expect(await outcome([['call-by-32-bits']])).toBe('ENOSYS');
     // ENOEXEC: this kernel has no such way.
-    expect([null, 'ENOEXEC']).toContain(await outcome([['call-by-32-bits']], open));
+    const without = await outcome([['call-by-32-bits']], open);
+    expect([null, 'ENOEXEC']).toContain(without);
+    expect(await outcome([['call-by-32-bits']])).toBe(without ?? 'ENOSYS');
     const both = { defaultAction: 'SCMP_ACT_ALLOW', architectures: ['SCMP_ARCH_X86_64', 'SCMP_ARCH_X86'] };
     expect([null, 'ENOEXEC']).toContain(await outcome([['call-by-32-bits']], { seccomp: both }));
   });
